@@ -1,0 +1,1 @@
+"""The built-in checks: one invariant per file, named for it. Found by `rotcheck.registry`."""

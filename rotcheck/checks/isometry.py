@@ -1,0 +1,48 @@
+"""ROT102: a rotation keeps the length of every row."""
+
+from __future__ import annotations
+
+from rotcheck.checking import Measurement, check
+from rotcheck.checks._rotation import probe, relative_allowance
+from rotcheck.outcome import Distance
+from rotcheck.subjects.rotation import Rotation
+from rotcheck.witness import Witness
+
+
+@check(code="ROT102", kinds=["Rotation"])
+def isometry(subject: Rotation, witness: Witness) -> Measurement:
+    r"""Each row keeps its norm: ``max_i | |rotate(x)_i| / |x_i| - 1 |`` is rounding.
+
+    ``x`` is centred and normalised as declared before the norms are compared.
+
+    Catches
+    -------
+    A missing or doubled ``1/sqrt(d)``, pad-rotate-truncate (the cut coordinates carry energy), rows that are
+    left out or written twice, non-finite output.
+
+    Cannot see
+    ----------
+    Any convention: every orthogonal matrix keeps norms.
+
+    References
+    ----------
+    TheTom/turboquant_plus#11 (pad and truncate), vllm-project/vllm#57014 (last rows of a kernel).
+    """
+    x = probe(subject, witness)
+    before = subject.prepared(x).norm(dim=-1)
+    after = subject.apply(x).norm(dim=-1)
+    ratio = after / before
+    mean = ratio.mean().item()
+    error = (ratio - 1).abs().max().item()
+    allowed = relative_allowance(subject, x)
+    far = abs(mean - 1) > 2 * allowed.value
+    scaled = Distance(name=f"{mean:.10g} |x|", error=(ratio / mean - 1).abs().max().item(), separation=abs(mean - 1))
+    return Measurement(
+        claim=Distance(name="|x|", error=error),
+        rivals=((scaled,) if far else ()) + (Distance(name="0", error=after.max().item(), separation=1.0),),
+        allowed=allowed,
+        verb="returns rows of length",
+        witness=f"x: {tuple(x.shape)} {str(subject.dtype).removeprefix('torch.')}, seed {witness.seed}",
+        hint="an orthogonal matrix keeps norms: look for a scale, a pad or a cut",
+        facts=(("worst row", float(int((ratio - 1).abs().argmax()))),),
+    )

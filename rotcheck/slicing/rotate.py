@@ -1,0 +1,181 @@
+"""One function that rotates and slices a model by a plan."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rotcheck.errors import RotcheckError
+from rotcheck.models.architecture import Architecture, Site, architecture_of, sites
+from rotcheck.slicing.plan import Plan, identity_plan
+from rotcheck.slicing.sliced import is_sliced, skeleton
+from rotcheck.slicing.steps import Steps
+
+_STEPS = Steps()
+
+
+def rotate_and_slice(model: PreTrainedModel, plan: Plan, *, steps: Steps = _STEPS) -> PreTrainedModel:
+    """The model with site s of its residual stream in basis U_s, of which w_s columns are kept.
+
+    Norms are fused, readers become ``W @ U_s[:, :w_s]``, writers ``U_s[:, :w_s].T @ W``, and between sites with
+    different bases the residual passes ``U_s[:, :w_s].T @ U_next[:, :w_next]``. At full width this is the same
+    function as before, whatever the bases. Source: SliceGPT, arXiv:2401.15024, section 3.
+
+    Parameters
+    ----------
+    model
+        A stock model of a declared architecture, any floating dtype, on any device with float64. Unchanged.
+    plan
+        For this model's hidden size and sites.
+    steps
+        The arithmetic; replaced only to plant a defect.
+
+    Returns
+    -------
+    PreTrainedModel
+        In eval mode, same dtypes and device. One module at a time is computed in float64 and cast once.
+
+    Raises
+    ------
+    RotcheckError
+        Undeclared or refused architecture, a model that is already sliced, a plan for another model, or a
+        non-finite weight.
+    """
+    if is_sliced(model):
+        raise RotcheckError("rotate_and_slice: the model is already sliced; slice the original with another plan")
+    architecture = architecture_of(model)
+    found = sites(architecture, model.config)
+    if plan.hidden_size != model.config.hidden_size or plan.n_sites != len(found):
+        raise RotcheckError(
+            f"rotate_and_slice: {plan!r} does not fit a model of hidden size {model.config.hidden_size} with "
+            f"{len(found)} sites; make the plan from this model's calibration"
+        )
+    divisors = [steps.norm_divisor(plan.hidden_size, width) for width in plan.widths]
+    result = skeleton(
+        model.config,
+        plan.widths,
+        plan.site_basis,
+        norm_divisors=divisors,
+        norm_eps=[_eps(model.get_submodule(site.norm)) for site in found],
+        dtype=model.dtype,
+    )
+    wanted = dict(result.named_parameters())
+    with torch.no_grad():
+        for name, tensor in _tensors(model, architecture, found, plan, steps, set(wanted)):
+            _assign(result, name, tensor, wanted)
+        for name, buffer in model.named_buffers():
+            parent, _, leaf = name.rpartition(".")
+            setattr(result.get_submodule(parent), leaf, buffer.detach().clone())
+    if model.generation_config is not None:
+        result.generation_config = copy.deepcopy(model.generation_config)
+    return result.eval()
+
+
+def fuse(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with its norms fused and nothing rotated: full widths, one basis, no shortcuts.
+
+    Its stream is the original's after mean removal (LayerNorm) or the original's itself (RMSNorm).
+    """
+    architecture = architecture_of(model)
+    config = model.config
+    return rotate_and_slice(
+        model, identity_plan(config.hidden_size, config.num_hidden_layers, branches=len(architecture.branches))
+    )
+
+
+def _tensors(
+    model: PreTrainedModel, architecture: Architecture, found: tuple[Site, ...], plan: Plan, steps: Steps, names: set[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter of the sliced model, one at a time, those of a module together."""
+    done: set[str] = set()
+    for site in found:
+        for name, tensor in (
+            *_writers(model, architecture, site, plan, steps),
+            *_readers(model, architecture, site, plan, steps, names, last=site is found[-1]),
+        ):
+            done.add(name)
+            yield name, tensor
+        if site.layer is not None and plan.site_basis[site.index] != plan.site_basis[site.index + 1]:
+            branch = next(branch for branch in architecture.branches if branch.name == site.branch)
+            name = f"{architecture.layers}.{site.layer}.{branch.shortcut}"
+            done.add(name)
+            yield name, steps.shortcut(plan.sliced_basis(site.index), plan.sliced_basis(site.index + 1))
+    for name in sorted(names - done):
+        yield name, _finite(name, model.get_parameter(name))
+
+
+def _writers(
+    model: nn.Module, architecture: Architecture, site: Site, plan: Plan, steps: Steps
+) -> Iterator[tuple[str, Tensor]]:
+    centred = architecture.norm == "layernorm"
+    for path in site.writers:
+        module = model.get_submodule(path)
+        weight = _float64(f"{path}.weight", module.weight)
+        basis = plan.sliced_basis(site.index).to(weight.device)
+        if isinstance(module, nn.Embedding):
+            first = path == architecture.embeddings[0]
+            center, embed = (
+                (steps.center_embedding, steps.embed) if first else (steps.center_positions, steps.embed_positions)
+            )
+            yield f"{path}.weight", embed(center(weight) if centred else weight, basis)
+            continue
+        yield f"{path}.weight", steps.write(steps.center_weight(weight) if centred else weight, basis)
+        if module.bias is not None:
+            bias = _float64(f"{path}.bias", module.bias)
+            yield f"{path}.bias", steps.write_bias(steps.center_bias(bias) if centred else bias, basis)
+
+
+def _readers(
+    model: nn.Module, architecture: Architecture, site: Site, plan: Plan, steps: Steps, names: set[str], *, last: bool
+) -> Iterator[tuple[str, Tensor]]:
+    norm = model.get_submodule(site.norm)
+    gain = _optional(f"{site.norm}.weight", getattr(norm, "weight", None))
+    if gain is not None:
+        gain = gain + architecture.gain_offset
+    norm_bias = _optional(f"{site.norm}.bias", getattr(norm, "bias", None))
+    source, fold = (steps.head_site, steps.fold_head_gain) if last else (steps.reader_site, steps.fold_gain)
+    # A reader in another site's basis (a planted defect) still has to have the width of the stream it reads.
+    columns = plan.basis(source(site.index, plan))[:, : plan.widths[site.index]]
+    for path in site.readers:
+        module = model.get_submodule(path)
+        weight = _float64(f"{path}.weight", module.weight)
+        weight, bias = fold(weight, _optional(f"{path}.bias", module.bias), gain, norm_bias)
+        yield f"{path}.weight", steps.read(weight, columns.to(weight.device))
+        if f"{path}.bias" in names:
+            yield f"{path}.bias", weight.new_zeros(weight.shape[0]) if bias is None else bias
+
+
+def _assign(model: nn.Module, name: str, tensor: Tensor, wanted: dict[str, Any]) -> None:
+    if tensor.shape != wanted[name].shape:
+        raise RotcheckError(
+            f"rotate_and_slice: {name} came out as {tuple(tensor.shape)}, the sliced model holds "
+            f"{tuple(wanted[name].shape)}; check the steps"
+        )
+    parent, _, leaf = name.rpartition(".")
+    cast = tensor.to(wanted[name].dtype)
+    setattr(model.get_submodule(parent), leaf, nn.Parameter(cast.contiguous(), requires_grad=wanted[name].requires_grad))
+
+
+def _finite(name: str, tensor: Tensor) -> Tensor:
+    if tensor.is_meta:
+        raise RotcheckError(f"rotate_and_slice: {name} is on the meta device; load the model's weights first")
+    if not torch.isfinite(tensor).all():
+        raise RotcheckError(f"rotate_and_slice: {name} has non-finite entries; repair or reload the checkpoint")
+    return tensor.detach().clone()
+
+
+def _float64(name: str, tensor: Tensor) -> Tensor:
+    return _finite(name, tensor).to(torch.float64)
+
+
+def _optional(name: str, tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else _float64(name, tensor)
+
+
+def _eps(norm: nn.Module) -> float:
+    return float(norm.eps if hasattr(norm, "eps") else norm.variance_epsilon)
