@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -142,18 +142,23 @@ class Check:
 
     def _measure(self, subject: Any, witness: Witness) -> Sequence[Finding]:
         for argument in self.needs:
-            if getattr(subject, argument) is None:
+            if getattr(subject, argument, None) is None:
                 return [Missing(argument=argument)]
         try:
             found = self.function(subject, witness)
+            findings = [found] if isinstance(found, Finding) or not isinstance(found, Iterable) else list(found)
         except SubjectError as error:  # code that crashes on valid input does not do what it declares
             return [Broken(what=f"cannot be run: {error}")]
-        return [found] if isinstance(found, Finding) else list(found)
+        if not all(isinstance(finding, Finding) for finding in findings):
+            raise RotcheckError(f"check {self.name} returned {found!r:.80}: return a Measurement, or a list of them")
+        return findings
 
     def _verdict(self, subject: str, finding: Finding) -> Verdict:
         blank = Verdict(check=self.name, code=self.code, subject=subject, outcome=Outcome.FAILED, headline="")
         if isinstance(finding, Missing):
-            headline = f"{subject} does not supply {finding.argument}" + (f": {finding.reason}" if finding.reason else "")
+            headline = f"{subject} does not supply {finding.argument}" + (
+                f": {finding.reason}" if finding.reason else ""
+            )
             needs = f"pass {finding.argument}=... to decide this check"
             return replace(blank, outcome=Outcome.NOT_APPLICABLE, headline=headline, needs=needs)
         if isinstance(finding, Undecided):

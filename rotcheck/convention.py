@@ -36,9 +36,7 @@ _TABLE = (
         hint="the rows were flipped instead of the columns: basis.flip(1) reorders eigenvectors, flip(0) their entries",
     ),
     Formula(name="x @ basis.flip(1).T", apply=lambda x, basis: x @ basis.flip(1).T, hint=COLUMNS),
-    Formula(
-        name="x @ basis @ basis", apply=lambda x, basis: x @ basis @ basis, hint="the rotation is applied twice"
-    ),
+    Formula(name="x @ basis @ basis", apply=lambda x, basis: x @ basis @ basis, hint="the rotation is applied twice"),
     Formula(name="x", apply=lambda x, basis: x, hint="nothing is rotated"),
     Formula(name="-(x @ basis)", apply=lambda x, basis: -(x @ basis), hint="every sign is flipped"),
 )
@@ -56,6 +54,8 @@ def formula(name: str | Formula) -> Formula:
     """
     if isinstance(name, Formula):
         return name
+    if not isinstance(name, str):
+        raise RotcheckError(f"a convention is a notation such as 'x @ basis' or a Formula, not a {type(name).__name__}")
     if name not in FORMULAS:
         close = difflib.get_close_matches(name, FORMULAS, n=1)
         cure = f"did you mean {close[0]!r}?" if close else "pass Formula(name=..., apply=lambda x, basis: ...)"

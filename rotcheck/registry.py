@@ -85,7 +85,9 @@ def _in_module(name: str) -> tuple[Check, ...]:
 
 
 def _ordered(groups: Iterable[Iterable[Check]]) -> tuple[Check, ...]:
-    ordered = sorted((c for group in groups for c in group), key=lambda c: (c.code, c.name))
+    # a module that imports a check, to wrap or compare it, does not define it a second time
+    distinct = dict.fromkeys(c for group in groups for c in group)
+    ordered = sorted(distinct, key=lambda c: (c.code, c.name))
     for attribute in ("name", "code"):
         seen: set[str] = set()
         for value in (getattr(c, attribute) for c in ordered):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
+import secrets
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -100,19 +100,24 @@ class Report:
             For text that is not a report, or one of another schema version.
         """
         from pydantic import ValidationError
+        from pydantic_core import from_json
 
         try:
-            report = _adapter().validate_json(text)
+            found = from_json(text)
+        except ValueError as error:
+            raise RotcheckError(f"not a rotcheck report: the whole text: {error}") from None
+        # first of all, because another version may have other fields
+        if isinstance(found, dict) and found.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+            raise RotcheckError(
+                f"report has schema version {found['schema_version']!r:.40}, this rotcheck reads {SCHEMA_VERSION}: "
+                "write it again with the installed version"
+            )
+        try:
+            return _adapter().validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the whole text"
             raise RotcheckError(f"not a rotcheck report: {where}: {first['msg']}") from None
-        if report.schema_version != SCHEMA_VERSION:
-            raise RotcheckError(
-                f"report has schema version {report.schema_version}, this rotcheck reads {SCHEMA_VERSION}: "
-                "write it again with the installed version"
-            )
-        return report
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON beside ``path`` first, then rename, so that no half-written file is left."""
@@ -121,13 +126,15 @@ class Report:
             raise RotcheckError(f"cannot write {target}: the directory {target.parent} does not exist")
         if target.is_dir():
             raise RotcheckError(f"cannot write {target}: it is a directory, name a file")
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        text = self.to_json()
+        temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")  # not mkstemp, whose files only their owner reads
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(self.to_json())
+            temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, target)
+        except OSError as error:
+            raise RotcheckError(f"cannot write {target}: {error.strerror or error}") from error
         finally:
-            Path(temporary).unlink(missing_ok=True)  # still there only if writing failed
+            temporary.unlink(missing_ok=True)  # still there only if writing failed
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Report:
@@ -137,7 +144,10 @@ class Report:
             raise RotcheckError(f"no report at {target}: give the path of a JSON file that rotcheck wrote")
         if (size := target.stat().st_size) > LARGEST_FILE:
             raise RotcheckError(f"{target} has {size} bytes, a report has at most {LARGEST_FILE}")
-        return cls.from_json(target.read_bytes())
+        try:
+            return cls.from_json(target.read_bytes())
+        except OSError as error:
+            raise RotcheckError(f"cannot read {target}: {error.strerror or error}") from error
 
 
 def _adapter():  # type: ignore[no-untyped-def]

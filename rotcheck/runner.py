@@ -153,13 +153,17 @@ def parametrize_with_checks(
     Raises
     ------
     RotcheckError
-        At collection, for an unknown check name or an empty reason.
+        At collection, for an unknown check name or an empty reason, or when no check is left.
     """
     import pytest
 
     expectations = _expectations(expected_failures or {}, allow_undecided or {}, checks)
     parameters = []
-    for check in dict.fromkeys(c for k in kinds for c in choose(_kind(k), select=select, ignore=ignore, checks=checks)):
+    chosen = [c for k in kinds for c in choose(_kind(k), select=select, ignore=ignore, checks=checks)]
+    if not chosen:  # pytest would skip the test, which looks as if nothing were wrong
+        named = ", ".join(map(_kind, kinds)) or "no kind of subject"
+        raise RotcheckError(f"no check is left for {named}: widen select=, or pass checks=")
+    for check in dict.fromkeys(chosen):
         marks = [pytest.mark.rotcheck]
         expectation = expectations.get(check.name, ("", ""))
         if expectation[0] == "failed":
@@ -170,6 +174,8 @@ def parametrize_with_checks(
 
 
 def _kind(subject: Any) -> str:
+    if isinstance(subject, str):
+        return subject
     return getattr(subject, "kind", None) or getattr(subject, "__name__", type(subject).__name__)
 
 

@@ -11,8 +11,8 @@ from rotcheck.errors import RotcheckError
 def haar(n: int, *, seed: int | torch.Generator) -> Tensor:
     """Random orthogonal matrix, uniform over O(n).
 
-    The Q factor of a Gaussian matrix is uniform only when R has a positive diagonal, which Householder QR does
-    not give: each column of Q takes the sign of R's diagonal entry (Mezzadri, Notices AMS 54(5), 2007).
+    The Q factor of a Gaussian matrix is uniform only when R has a positive diagonal, which Householder QR
+    does not give: each column of Q takes the sign of R's diagonal entry (Mezzadri, Notices AMS 54(5), 2007).
 
     Parameters
     ----------

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
+from rotcheck.bases.haar import haar
 from rotcheck.outcome import Allowance
-from rotcheck.subjects.calling import to_float64
+from rotcheck.subjects.calling import relative, to_float64
 from rotcheck.subjects.rotation import Rotation
 from rotcheck.tolerance import Tolerance
 from rotcheck.witness import Witness
+
+TRIES = 16
+"""Haar bases tried where the subject's own cannot tell: half of those of size 2 are reflections, so symmetric."""
 
 
 def probe(subject: Rotation, witness: Witness, label: str = "activations") -> torch.Tensor:
@@ -30,3 +36,26 @@ def cancellation(subject: Rotation, x: torch.Tensor) -> float:
     if subject.mean is None:
         return 1.0
     return max(1.0, (x.norm() / (x - to_float64(subject.mean)).norm()).item())
+
+
+def distance(subject: Rotation, actual: torch.Tensor, reference: torch.Tensor) -> float:
+    """Relative distance of two results of a path; of their directions where the path normalises.
+
+    The guard against division by zero is not part of the claim, so lengths are left to `isometry`.
+    """
+    if subject.normalizes:
+        actual = actual / actual.norm(dim=-1, keepdim=True)
+        reference = reference / reference.norm(dim=-1, keepdim=True)
+    return relative(actual, reference)
+
+
+def described(subject: Rotation, x: torch.Tensor, witness: Witness) -> str:
+    """The witness as the message shows it."""
+    return f"x: {tuple(x.shape)} {str(subject.dtype).removeprefix('torch.')}, seed {witness.seed}"
+
+
+def other_bases(subject: Rotation, witness: Witness) -> Iterator[torch.Tensor]:
+    """Seeded Haar bases in the subject's dtype, for a subject that can be remade."""
+    generator = witness.generator("other bases")
+    for _ in range(TRIES):
+        yield haar(subject.width, seed=generator).to(subject.dtype)

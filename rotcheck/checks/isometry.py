@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rotcheck.checking import Measurement, check
-from rotcheck.checks._rotation import probe, relative_allowance
+from rotcheck.checks._rotation import described, relative_allowance
 from rotcheck.outcome import Distance
 from rotcheck.subjects.rotation import Rotation
 from rotcheck.witness import Witness
@@ -13,12 +13,13 @@ from rotcheck.witness import Witness
 def isometry(subject: Rotation, witness: Witness) -> Measurement:
     r"""Each row keeps its norm: ``max_i | |rotate(x)_i| / |x_i| - 1 |`` is rounding.
 
-    ``x`` is centred and normalised as declared before the norms are compared.
+    ``x`` is centred and normalised as declared before the norms are compared. A path that normalises is fed
+    long rows, so that a guard such as ``x / (norm + 1e-8)`` does not count as a scale.
 
     Catches
     -------
     A missing or doubled ``1/sqrt(d)``, pad-rotate-truncate (the cut coordinates carry energy), rows that are
-    left out or written twice, non-finite output.
+    left out, a declared mean that is not subtracted, non-finite output.
 
     Cannot see
     ----------
@@ -28,7 +29,7 @@ def isometry(subject: Rotation, witness: Witness) -> Measurement:
     ----------
     TheTom/turboquant_plus#11 (pad and truncate), vllm-project/vllm#57014 (last rows of a kernel).
     """
-    x = probe(subject, witness)
+    x = subject.probe(subject.length * witness.normal("activations", witness.rows, subject.width))
     before = subject.prepared(x).norm(dim=-1)
     after = subject.apply(x).norm(dim=-1)
     ratio = after / before
@@ -39,10 +40,10 @@ def isometry(subject: Rotation, witness: Witness) -> Measurement:
     scaled = Distance(name=f"{mean:.10g} |x|", error=(ratio / mean - 1).abs().max().item(), separation=abs(mean - 1))
     return Measurement(
         claim=Distance(name="|x|", error=error),
-        rivals=((scaled,) if far else ()) + (Distance(name="0", error=after.max().item(), separation=1.0),),
+        rivals=((scaled,) if far else ()) + (Distance(name="0", error=ratio.max().item(), separation=1.0),),
         allowed=allowed,
         verb="returns rows of length",
-        witness=f"x: {tuple(x.shape)} {str(subject.dtype).removeprefix('torch.')}, seed {witness.seed}",
+        witness=described(subject, x, witness),
         hint="an orthogonal matrix keeps norms: look for a scale, a pad or a cut",
         facts=(("worst row", float(int((ratio - 1).abs().argmax()))),),
     )

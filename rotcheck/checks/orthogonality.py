@@ -9,8 +9,11 @@ from rotcheck.checks._rotation import relative_allowance
 from rotcheck.outcome import Allowance, Distance
 from rotcheck.subjects.calling import to_float64
 from rotcheck.subjects.rotation import Rotation
-from rotcheck.tolerance import Tolerance
+from rotcheck.tolerance import UNIT_ROUNDOFF, Tolerance
 from rotcheck.witness import Witness
+
+
+HINT = "divide a Hadamard matrix by sqrt(its own size); keep a learned rotation on the orthogonal group"
 
 
 @check(code="ROT101", kinds=["Rotation"])
@@ -38,32 +41,40 @@ def orthogonality(subject: Rotation, witness: Witness) -> list[Measurement]:
     found = []
     if subject.basis is not None:
         stored = Tolerance(storage=subject.dtype, length=subject.width).allowance()
-        found.append(_measure(to_float64(subject.basis), "has a stored basis with", stored))
-    x = subject.probe(torch.eye(subject.width, dtype=torch.float64))
-    return [*found, _measure(subject.operator(), "applies a matrix with", relative_allowance(subject, x))]
+        found.append(_measure(to_float64(subject.basis), "has", "a stored basis", stored))
+    applied = relative_allowance(subject, subject.axes())
+    return [*found, _measure(subject.operator(), "applies", "a matrix", applied)]
 
 
-def _measure(matrix: torch.Tensor, verb: str, allowed: Allowance) -> Measurement:
+def _measure(matrix: torch.Tensor, verb: str, noun: str, allowed: Allowance) -> Measurement:
     d = matrix.shape[0]
     gram = matrix.T @ matrix
-    identity = torch.eye(d, dtype=torch.float64)
-    scale = gram.diagonal().mean().item()
-    rivals = [Distance(name="zero columns", error=_spectral(gram), separation=1.0)]
-    if abs(scale - 1) > 2 * allowed.value:  # only then is a common scale another claim than the declared one
-        name = f"orthogonal columns of length {scale**0.5:.10g}"
-        rivals.append(Distance(name=name, error=_spectral(gram - scale * identity), separation=abs(scale - 1)))
+    # all the 2-norms needed are those of gram minus a multiple of I, so its eigenvalues give them at once
+    finite = bool(gram.isfinite().all())
+    squares = torch.linalg.eigvalsh(gram) if finite else gram.new_full((d,), float("nan"))
+
+    def error(scale: float) -> float:
+        return (squares - scale).abs().max().item()
+
+    scale = squares.mean().item()
+    rivals = [Distance(name=f"{noun} of zeros", error=error(0.0), separation=1.0)]
+    # a common scale is another claim than the declared one, and than zeros, only when it is far from both
+    if min(abs(scale - 1), scale) > 2 * allowed.value:
+        name = f"{noun} with orthogonal columns of length {scale**0.5:.10g}"
+        rivals.append(Distance(name=name, error=error(scale) / scale, separation=abs(scale - 1)))
     return Measurement(
-        claim=Distance(name="orthonormal columns", error=_spectral(gram - identity)),
+        claim=Distance(name=f"{noun} with orthonormal columns", error=error(1.0)),
         rivals=tuple(rivals),
         allowed=allowed,
         verb=verb,
         witness=f"Q.T @ Q: ({d}, {d}) in float64, 2-norm",
-        hint="divide a Hadamard matrix by sqrt(its own size); keep a learned rotation on the orthogonal group",
+        hint=_rounded_through(matrix, allowed) or HINT,
         facts=(("mean squared column length", scale),),
     )
 
 
-def _spectral(matrix: torch.Tensor) -> float:
-    if not matrix.isfinite().all():
-        return float("nan")
-    return torch.linalg.matrix_norm(matrix, ord=2).item()
+def _rounded_through(matrix: torch.Tensor, allowed: Allowance) -> str:
+    for name in ("bfloat16", "float16", "float32"):
+        if torch.equal(matrix.to(getattr(torch, name)).double(), matrix) and UNIT_ROUNDOFF[name] > allowed.value:
+            return f"every entry is a {name} number: the basis was rounded through {name}"
+    return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rotcheck.checking import Measurement, check
-from rotcheck.checks._rotation import probe, relative_allowance
+from rotcheck.checks._rotation import described, probe, relative_allowance
 from rotcheck.outcome import Distance
 from rotcheck.subjects.calling import relative
 from rotcheck.subjects.rotation import Rotation
@@ -43,8 +43,12 @@ def round_trip(subject: Rotation, witness: Witness) -> Measurement:
     allowed = relative_allowance(subject, x, products=2)
     # The claim says everything by itself, so rivals only name what went wrong: one that coincides with it on this
     # basis (rotating twice, for a symmetric Hadamard) is right on this basis, and is left out.
-    named = {"rotate(rotate(x))": prepared @ operator @ operator, "rotate(x), still rotated": prepared @ operator}
+    named = {"rotate(rotate(x))": prepared @ operator @ operator, "rotate(x) (still rotated)": prepared @ operator}
     rivals = [Distance(name="zeros", error=back.norm().item() / target.norm().item(), separation=1.0)]
+    scale = ((back * target).sum() / target.square().sum()).item()
+    if min(abs(scale - 1), abs(scale)) > 2 * allowed.value:
+        error = relative(back, scale * target) / abs(scale)
+        rivals.append(Distance(name=f"{scale:.10g} x", error=error, separation=abs(scale - 1)))
     for name, candidate in named.items():
         if (separation := relative(candidate, prepared)) > 2 * allowed.value:
             rivals.append(Distance(name=name, error=relative(back, candidate), separation=separation))
@@ -53,6 +57,6 @@ def round_trip(subject: Rotation, witness: Witness) -> Measurement:
         rivals=tuple(rivals),
         allowed=allowed,
         verb="gives back",
-        witness=f"x: {tuple(x.shape)} {str(subject.dtype).removeprefix('torch.')}, seed {witness.seed}",
+        witness=described(subject, x, witness),
         hint="the inverse of x @ U is y @ U.T; random signs are applied in the opposite order on the way back",
     )

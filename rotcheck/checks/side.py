@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from rotcheck.bases.haar import haar
 from rotcheck.checking import Measurement, check, decide
-from rotcheck.checks._rotation import probe, relative_allowance
+from rotcheck.checks._rotation import described, distance, other_bases, probe, relative_allowance
 from rotcheck.convention import Formula
 from rotcheck.outcome import Distance, Outcome
 from rotcheck.subjects.calling import relative, to_float64
@@ -38,9 +37,12 @@ def side(subject: Rotation, witness: Witness) -> Measurement:
     Dynamis-Labs/spectralquant#1; OnlyTerp/kvtc#6; intel/auto-round#1884.
     """
     found = _measure(subject, witness)
-    if decide(found)[0] is Outcome.UNDECIDED and subject.make is not None:
-        again = subject.remade(haar(subject.width, seed=witness.seed).to(subject.dtype))
-        return _measure(again, witness, note="; tried on a seeded Haar basis, because its own cannot tell")
+    if subject.make is None or decide(found)[0] is not Outcome.UNDECIDED:
+        return found
+    for basis in other_bases(subject, witness):
+        found = _measure(subject.remade(basis), witness, note="; a seeded Haar basis, because its own cannot tell")
+        if decide(found)[0] is not Outcome.UNDECIDED:
+            break
     return found
 
 
@@ -54,16 +56,17 @@ def _measure(subject: Rotation, witness: Witness, note: str = "") -> Measurement
         rivals.append(_distance(formula.name, subject.expected(formula, x), declared, actual, subject))
         hints.append((formula.name, formula.hint))
     for name, basis in subject.neighbours.items():
-        rivals.append(_distance(f"x in the basis of {name}", subject.expected(claim, x, basis), declared, actual, subject))
+        rivals.append(
+            _distance(f"x in the basis of {name}", subject.expected(claim, x, basis), declared, actual, subject)
+        )
         hints.append((rivals[-1].name, f"the basis of {name} was looked up instead: check the layer and head index"))
     basis = to_float64(subject.basis)
     asymmetry = relative(basis.T, basis)
     return Measurement(
-        claim=Distance(name=claim.name, error=_error(actual, declared, subject)),
+        claim=Distance(name=claim.name, error=distance(subject, actual, declared)),
         rivals=tuple(rivals),
         allowed=relative_allowance(subject, x),
-        witness=f"x: {tuple(x.shape)} {str(subject.dtype).removeprefix('torch.')}, seed {witness.seed}; "
-        f"|basis - basis.T| / |basis| = {asymmetry:.2g}{note}",
+        witness=f"{described(subject, x, witness)}; |basis - basis.T| / |basis| = {asymmetry:.2g}{note}",
         hint="compare the code with the declared formula, one operand at a time",
         hints=tuple(hints),
         needs="a basis that differs from its transpose and from its reordering; or pass make=lambda basis: ...",
@@ -74,11 +77,5 @@ def _measure(subject: Rotation, witness: Witness, note: str = "") -> Measurement
 def _distance(
     name: str, candidate: torch.Tensor, declared: torch.Tensor, actual: torch.Tensor, subject: Rotation
 ) -> Distance:
-    return Distance(name=name, error=_error(actual, candidate, subject), separation=relative(candidate, declared))
-
-
-def _error(actual: torch.Tensor, reference: torch.Tensor, subject: Rotation) -> float:
-    if subject.normalizes:  # the guard against division by zero is not part of the claim, so lengths are not
-        actual = actual / actual.norm(dim=-1, keepdim=True)
-        reference = reference / reference.norm(dim=-1, keepdim=True)
-    return relative(actual, reference)
+    separation = distance(subject, candidate, declared)
+    return Distance(name=name, error=distance(subject, actual, candidate), separation=separation)

@@ -25,22 +25,26 @@ def rotate(x: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
     Raises
     ------
     RotcheckError
-        When the last dimension of ``x`` is not the size of the basis.
+        When the last dimension of ``x`` is not the size of the basis, or ``x`` does not hold floating-point numbers
+        (a basis converted to integers is a matrix of zeros).
     """
-    _same_size(x, basis)
+    _fit(x, basis)
     return x @ basis.to(x.dtype)
 
 
 def unrotate(y: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
     """``x = y @ U.T``, the inverse of `rotate` for an orthogonal ``U``. Shapes and errors as there."""
-    _same_size(y, basis)
+    _fit(y, basis)
     return y @ basis.to(y.dtype).mT
 
 
-def _same_size(x: torch.Tensor, basis: torch.Tensor) -> None:
+def _fit(x: torch.Tensor, basis: torch.Tensor) -> None:
     if basis.ndim != 2 or basis.shape[0] != basis.shape[1]:
         raise RotcheckError(f"a basis is a square matrix, this one has shape {tuple(basis.shape)}")
-    if x.shape[-1] != basis.shape[0]:
+    if not x.is_floating_point():
+        dtype = str(x.dtype).removeprefix("torch.")
+        raise RotcheckError(f"activations of {dtype} cannot be rotated: use a floating dtype")
+    if x.ndim == 0 or x.shape[-1] != basis.shape[0]:
         raise RotcheckError(
             f"activations of shape {tuple(x.shape)} do not fit a basis of shape {tuple(basis.shape)}: "
             "the last dimension must be the size of the basis"

@@ -1,8 +1,8 @@
 """Small random OPT models on which every known defect of a rotation changes the logits.
 
-A freshly initialised OPT has gains of one and biases of zero: dropping a bias, forgetting a gain or leaving the
-mean in the embeddings is then invisible. Here all of them are random, and all sizes differ pairwise, so that a
-transposed or misplaced matrix does not fit by accident.
+A freshly initialised OPT has gains of one and biases of zero: dropping a bias, forgetting a gain or leaving
+the mean in the embeddings is then invisible. Here all of them are random, and all sizes differ pairwise, so
+that a transposed or misplaced matrix does not fit by accident.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def adversarial_opt(
     """OPT in eval mode with random gains (1 +- 0.3), biases (0.3) and embeddings of non-zero mean.
 
     Linear weights have variance 1/fan_in, so activations and logits are of order one to ten. Everything is
-    drawn in float64 from one ``torch.Generator`` and then cast; torch's global random state is left as it was.
+    drawn in float64 from one ``torch.Generator`` and then cast; torch's global random state is left as it
+    was.
 
     Parameters
     ----------

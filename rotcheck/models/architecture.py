@@ -200,7 +200,7 @@ def architecture_of(model_or_config: Any) -> Architecture:
     Raises
     ------
     RotcheckError
-        No declaration exists for the type.
+        No declaration exists for the type, or a model comes without its language-model head.
     """
     # Declarations import this module, so the table of them can only be looked up late.
     from rotcheck.models import ARCHITECTURES
@@ -218,4 +218,10 @@ def architecture_of(model_or_config: Any) -> Architecture:
             f"model type {name!r} is not declared (declared: {known}): describe its sites with an "
             f"Architecture in rotcheck/models/{name}.py and list it in rotcheck/models/__init__.py"
         )
-    return ARCHITECTURES[name]
+    found = ARCHITECTURES[name]
+    modules = dict(model_or_config.named_modules()) if hasattr(model_or_config, "named_modules") else {found.head: None}
+    if found.head not in modules:
+        raise RotcheckError(
+            f"{type(model_or_config).__name__} has no {found.head}: pass the model with its language-model head"
+        )
+    return found

@@ -11,12 +11,14 @@ def refuse(config: Any) -> str | None:
     """Reason why an OPT variant has no rotation-invariant stream, or ``None``.
 
     A norm that acts on the stream itself, after the residual addition, keeps its gain and bias on the
-    stream, where no reader can take them over (arXiv:2401.15024, section 3.1, needs a norm before each block).
+    stream, where no reader can take them over (arXiv:2401.15024, section 3.1, needs a norm before each
+    block).
     """
     if not config.do_layer_norm_before:
         return (
             "OPT with do_layer_norm_before=False (OPT-350m) is post-norm: the gain of "
-            "layers.*.self_attn_layer_norm stays on the stream and cannot be fused; use a pre-norm OPT (125m, 1.3b, ...)"
+            "layers.*.self_attn_layer_norm stays on the stream and cannot be fused; "
+            "use a pre-norm OPT (125m, 1.3b, ...)"
         )
     if config._remove_final_layer_norm:
         return (

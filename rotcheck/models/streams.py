@@ -13,9 +13,7 @@ from rotcheck.models.architecture import Architecture, sites
 
 
 @contextmanager
-def record(
-    model: nn.Module, architecture: Architecture, visit: Callable[[int, Tensor], None]
-) -> Iterator[None]:
+def record(model: nn.Module, architecture: Architecture, visit: Callable[[int, Tensor], None]) -> Iterator[None]:
     """Call ``visit(site_index, stream)`` for every site, in order, at each forward pass inside the context.
 
     Parameters
@@ -30,9 +28,9 @@ def record(
 
     Notes
     -----
-    Forward pre-hooks sit on the norms because ``output_hidden_states`` shows only the input of each layer, and
-    its last entry lies behind the final norm. OPT hands its second norm a (batch * tokens, width) tensor; it is
-    given the batch shape of the same forward pass back.
+    Forward pre-hooks sit on the norms because ``output_hidden_states`` shows only the input of each layer,
+    and its last entry lies behind the final norm. OPT hands its second norm a (batch * tokens, width) tensor;
+    it is given the batch shape of the same forward pass back.
     """
     shape: list[torch.Size] = []
     handles = []

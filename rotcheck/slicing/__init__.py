@@ -1,0 +1,52 @@
+"""Rotate and slice a language model: calibrate, plan, rotate, save.
+
+Importing this registers the sliced model types with transformers' Auto classes.
+"""
+
+from __future__ import annotations
+
+from rotcheck.slicing.calibrate import Calibration, calibrate
+from rotcheck.slicing.plan import (
+    Grouping,
+    Plan,
+    global_groups,
+    identity_plan,
+    k_block_groups,
+    make_plan,
+    parse,
+    per_layer_groups,
+    random_plan,
+)
+from rotcheck.slicing.rotate import fuse, rotate_and_slice
+from rotcheck.slicing.schedule import Schedule
+from rotcheck.slicing.sequential import sequential_plan
+from rotcheck.slicing.sliced import parameter_counts, register, skeleton
+from rotcheck.slicing.steps import Steps
+from rotcheck.slicing.store import load, save
+from rotcheck.slicing.walk import walk
+
+register()
+
+__all__ = [
+    "Calibration",
+    "Grouping",
+    "Plan",
+    "Schedule",
+    "Steps",
+    "calibrate",
+    "fuse",
+    "global_groups",
+    "identity_plan",
+    "k_block_groups",
+    "load",
+    "make_plan",
+    "parameter_counts",
+    "parse",
+    "per_layer_groups",
+    "random_plan",
+    "rotate_and_slice",
+    "save",
+    "sequential_plan",
+    "skeleton",
+    "walk",
+]

@@ -32,9 +32,9 @@ def k_block_groups(n_layers: int, k: int, change: Change = "mlp", *, branches: i
     k
         Layers per block, 1 to L.
     change
-        Where the stream changes to the next block's basis: ``"mlp"`` at the last write of the block before, so
-        that all sites of a layer carry its block's basis; ``"attention"`` at the first write of the block's first
-        layer, whose attention input is then still in the basis of the block before.
+        Where the stream changes to the next block's basis: ``"mlp"`` at the last write of the block before,
+        so that all sites of a layer carry its block's basis; ``"attention"`` at the first write of the
+        block's first layer, whose attention input is then still in the basis of the block before.
     branches
         Sites per layer.
 

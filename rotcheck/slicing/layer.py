@@ -44,8 +44,8 @@ def branch_output(
 def carry(stream: Tensor, shortcut: Tensor | None, width: int) -> Tensor:
     """The residual in the next site's basis, (..., w) -> (..., width).
 
-    ``stream @ shortcut`` where bases differ; where they do not, the shortcut would be an identity with rows or
-    columns missing, so zeros are appended or coordinates dropped instead.
+    ``stream @ shortcut`` where bases differ; where they do not, the shortcut would be an identity with rows
+    or columns missing, so zeros are appended or coordinates dropped instead.
     """
     if shortcut is not None:
         return stream @ shortcut
@@ -55,9 +55,9 @@ def carry(stream: Tensor, shortcut: Tensor | None, width: int) -> Tensor:
 def sliced_layer_class(stock: type[nn.Module], architecture: Architecture) -> type[nn.Module]:
     """Subclass of a stock decoder layer whose forward carries the residual between bases.
 
-    It stays a subclass because transformers finds layers by ``isinstance`` when it records hidden states and wraps
-    them for gradient checkpointing. The model that builds it sets ``residual_widths``, the width of the stream
-    behind each branch, and one parameter or ``None`` per branch under :attr:`Branch.shortcut`.
+    It stays a subclass because transformers finds layers by ``isinstance`` when it records hidden states and
+    wraps them for gradient checkpointing. The model that builds it sets ``residual_widths``, the width of the
+    stream behind each branch, and one parameter or ``None`` per branch under :attr:`Branch.shortcut`.
     """
 
     def forward(self: nn.Module, hidden_states: Tensor, **context: Any) -> Tensor:

@@ -14,8 +14,8 @@ class GainFreeRMSNorm(nn.Module):
     Parameters
     ----------
     divisor
-        The original hidden size, also when `x` is narrower (SliceGPT, arXiv:2401.15024: sliced coordinates count
-        as zeros).
+        The original hidden size, also when `x` is narrower (SliceGPT, arXiv:2401.15024: sliced coordinates
+        count as zeros).
     eps
         That of the norm it replaces.
 

@@ -53,7 +53,8 @@ class Plan:
     bases
         The distinct bases, each (d, d) float64 orthogonal, columns are the axes, largest variance first.
     site_basis
-        For each site, which of `bases` it carries. Sites that name the same basis need no shortcut between them.
+        For each site, which of `bases` it carries. Sites that name the same basis need no shortcut between
+        them.
     widths
         For each site, how many leading columns of its basis are kept.
     name
@@ -62,8 +63,8 @@ class Plan:
     Raises
     ------
     RotcheckError
-        Lengths differ, an index or a width is out of range, a basis is not square, not float64, not finite, or
-        ``|U.T @ U - I|_F > 16 d u`` with ``u = 2**-53`` (Householder methods stay below ``d u``).
+        Lengths differ, an index or a width is out of range, a basis is not square, not float64, not finite,
+        or ``|U.T @ U - I|_F > 16 d u`` with ``u = 2**-53`` (Householder methods stay below ``d u``).
     """
 
     bases: tuple[Tensor, ...]
@@ -108,7 +109,9 @@ class Plan:
     def __repr__(self) -> str:
         low, high = min(self.widths), max(self.widths)
         widths = f"{low}" if low == high else f"{low} to {high}"
-        return f"Plan({self.name}: {self.n_sites} sites, {len(self.bases)} bases, widths {widths} of {self.hidden_size})"
+        return (
+            f"Plan({self.name}: {self.n_sites} sites, {len(self.bases)} bases, widths {widths} of {self.hidden_size})"
+        )
 
 
 def identity_plan(hidden_size: int, n_layers: int, *, branches: int = 2) -> Plan:
@@ -164,8 +167,8 @@ def make_plan(
     """Bases from calibration: eigenvectors of the sum of the statistics of all sites that share a basis.
 
     The signals are the original model's (SliceGPT, arXiv:2401.15024, takes those of the sliced one: see
-    :func:`rotcheck.slicing.calibrate.sequential_plan`). The raw sum weights sites by their energy, so late layers
-    dominate a shared basis; ``"unit_trace"`` weights sites equally and ``"token_rms"`` tokens equally.
+    :func:`rotcheck.slicing.calibrate.sequential_plan`). The raw sum weights sites by their energy, so late
+    layers dominate a shared basis; ``"unit_trace"`` weights sites equally and ``"token_rms"`` tokens equally.
 
     Parameters
     ----------
@@ -206,8 +209,9 @@ def orient(
 ) -> tuple[Tensor, ...]:
     """Final orientation of the kept columns: leave them, or turn them by seeded Haar matrices.
 
-    ``"haar"`` gives ``Q @ blockdiag(R, I)``, which keeps the span of the leading columns. A basis used at several
-    widths is turned inside the segments between them, so that the span is kept at each of these widths.
+    ``"haar"`` gives ``Q @ blockdiag(R, I)``, which keeps the span of the leading columns. A basis used at
+    several widths is turned inside the segments between them, so that the span is kept at each of these
+    widths.
 
     Raises
     ------

@@ -22,9 +22,9 @@ _STEPS = Steps()
 def rotate_and_slice(model: PreTrainedModel, plan: Plan, *, steps: Steps = _STEPS) -> PreTrainedModel:
     """The model with site s of its residual stream in basis U_s, of which w_s columns are kept.
 
-    Norms are fused, readers become ``W @ U_s[:, :w_s]``, writers ``U_s[:, :w_s].T @ W``, and between sites with
-    different bases the residual passes ``U_s[:, :w_s].T @ U_next[:, :w_next]``. At full width this is the same
-    function as before, whatever the bases. Source: SliceGPT, arXiv:2401.15024, section 3.
+    Norms are fused, readers become ``W @ U_s[:, :w_s]``, writers ``U_s[:, :w_s].T @ W``, and between sites
+    with different bases the residual passes ``U_s[:, :w_s].T @ U_next[:, :w_next]``. At full width this is
+    the same function as before, whatever the bases. Source: SliceGPT, arXiv:2401.15024, section 3.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def rotate_and_slice(model: PreTrainedModel, plan: Plan, *, steps: Steps = _STEP
         model.config,
         plan.widths,
         plan.site_basis,
-        norm_divisors=divisors,
+        norm_divisor=divisors,
         norm_eps=[_eps(model.get_submodule(site.norm)) for site in found],
         dtype=model.dtype,
     )
@@ -84,12 +84,18 @@ def fuse(model: PreTrainedModel) -> PreTrainedModel:
     architecture = architecture_of(model)
     config = model.config
     return rotate_and_slice(
-        model, identity_plan(config.hidden_size, config.num_hidden_layers, branches=len(architecture.branches))
+        model,
+        identity_plan(config.hidden_size, config.num_hidden_layers, branches=len(architecture.branches)),
     )
 
 
 def _tensors(
-    model: PreTrainedModel, architecture: Architecture, found: tuple[Site, ...], plan: Plan, steps: Steps, names: set[str]
+    model: PreTrainedModel,
+    architecture: Architecture,
+    found: tuple[Site, ...],
+    plan: Plan,
+    steps: Steps,
+    names: set[str],
 ) -> Iterator[tuple[str, Tensor]]:
     """Every parameter of the sliced model, one at a time, those of a module together."""
     done: set[str] = set()
@@ -104,7 +110,9 @@ def _tensors(
             branch = next(branch for branch in architecture.branches if branch.name == site.branch)
             name = f"{architecture.layers}.{site.layer}.{branch.shortcut}"
             done.add(name)
-            yield name, steps.shortcut(plan.sliced_basis(site.index), plan.sliced_basis(site.index + 1))
+            device = model.get_submodule(site.readers[0]).weight.device
+            bases = (plan.sliced_basis(site.index).to(device), plan.sliced_basis(site.index + 1).to(device))
+            yield name, steps.shortcut(*bases)
     for name in sorted(names - done):
         yield name, _finite(name, model.get_parameter(name))
 
@@ -131,7 +139,14 @@ def _writers(
 
 
 def _readers(
-    model: nn.Module, architecture: Architecture, site: Site, plan: Plan, steps: Steps, names: set[str], *, last: bool
+    model: nn.Module,
+    architecture: Architecture,
+    site: Site,
+    plan: Plan,
+    steps: Steps,
+    names: set[str],
+    *,
+    last: bool,
 ) -> Iterator[tuple[str, Tensor]]:
     norm = model.get_submodule(site.norm)
     gain = _optional(f"{site.norm}.weight", getattr(norm, "weight", None))
@@ -158,7 +173,11 @@ def _assign(model: nn.Module, name: str, tensor: Tensor, wanted: dict[str, Any])
         )
     parent, _, leaf = name.rpartition(".")
     cast = tensor.to(wanted[name].dtype)
-    setattr(model.get_submodule(parent), leaf, nn.Parameter(cast.contiguous(), requires_grad=wanted[name].requires_grad))
+    setattr(
+        model.get_submodule(parent),
+        leaf,
+        nn.Parameter(cast.contiguous(), requires_grad=wanted[name].requires_grad),
+    )
 
 
 def _finite(name: str, tensor: Tensor) -> Tensor:

@@ -16,38 +16,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from rotcheck.errors import RotcheckError
 from rotcheck.models import ARCHITECTURES
-from rotcheck.models.architecture import SLICED_PREFIX, Architecture, Site, architecture_of, sites
+from rotcheck.models.architecture import SLICED_PREFIX, Architecture, Site, architecture_of
+from rotcheck.slicing.fields import check_fields
 from rotcheck.slicing.layer import sliced_layer_class
 from rotcheck.slicing.norm import GainFreeRMSNorm
-
-
-def check_fields(config: Any) -> tuple[Site, ...]:
-    """Sites of a sliced configuration, after checking its fields.
-
-    Raises
-    ------
-    RotcheckError
-        A list of the wrong type or length, or an entry out of range.
-    """
-    found = sites(architecture_of(config), config)
-    numbers = (int, float)
-    checks = (
-        ("site_widths", int, 1, config.hidden_size),
-        ("site_bases", int, 0, len(found) - 1),
-        ("norm_divisors", numbers, 1, float("inf")),
-        ("norm_eps", numbers, 0, 1),
-    )
-    for field, kind, low, high in checks:
-        values = getattr(config, field)
-        if not isinstance(values, list) or len(values) != len(found):
-            size = f"{len(values)} entries" if isinstance(values, list) else type(values).__name__
-            raise RotcheckError(f"config.{field} has {size}, this model has {len(found)} sites; give a list of one each")
-        for site, value in zip(found, values, strict=True):
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-                raise RotcheckError(f"config.{field}[{site.index}] ({site.name}) is {value!r}; it must be {low} to {high}")
-    if config.tie_word_embeddings:
-        raise RotcheckError("config.tie_word_embeddings is true: the head of a sliced model carries a gain, untie it")
-    return found
 
 
 class SlicedMixin:
@@ -59,7 +31,7 @@ class SlicedMixin:
         architecture = architecture_of(config)
         _insert_layers(self, architecture, type(self)._layer_class)
         for site in found:
-            _narrow(self, architecture, site, found)
+            _narrow(self, architecture, site)
         self.post_init()
 
     @classmethod
@@ -96,7 +68,7 @@ def _insert_layers(model: nn.Module, architecture: Architecture, layer_class: ty
         layers[index] = layer_class(model.config, layer_idx=index)
 
 
-def _narrow(model: nn.Module, architecture: Architecture, site: Site, found: tuple[Site, ...]) -> None:
+def _narrow(model: nn.Module, architecture: Architecture, site: Site) -> None:
     config = model.config
     width = config.site_widths[site.index]
     norm_bias = getattr(model.get_submodule(site.norm), "bias", None)
@@ -116,17 +88,18 @@ def _narrow(model: nn.Module, architecture: Architecture, site: Site, found: tup
         module.weight = _zeros(module.weight, module.out_features, width)
         if module.bias is None and norm_bias is not None:
             module.bias = _zeros(module.weight, module.out_features)
-    norm = GainFreeRMSNorm(config.norm_divisors[site.index], config.norm_eps[site.index])
+    norm = GainFreeRMSNorm(config.norm_divisor[site.index], config.norm_eps[site.index])
     model.set_submodule(site.norm, norm)
     if site.layer is None:
         return
-    layer = model.get_submodule(architecture.layers)[site.layer]
-    branch = next(branch for branch in architecture.branches if branch.name == site.branch)
-    following = found[site.index + 1].index
+    following = site.index + 1
     width_after = config.site_widths[following]
+    layer = model.get_submodule(architecture.layers)[site.layer]
     layer.residual_widths = (*getattr(layer, "residual_widths", ()), width_after)
+    branch = next(branch for branch in architecture.branches if branch.name == site.branch)
+    like = model.get_submodule(site.readers[0]).weight
     same = config.site_bases[site.index] == config.site_bases[following]
-    layer.register_parameter(branch.shortcut, None if same else _zeros(model.get_submodule(path).weight, width, width_after))
+    layer.register_parameter(branch.shortcut, None if same else _zeros(like, width, width_after))
 
 
 def _zeros(like: Tensor, *shape: int) -> nn.Parameter:
@@ -147,7 +120,7 @@ def _classes(architecture: Architecture) -> tuple[type[PreTrainedConfig], type[P
             "__annotations__": {
                 "site_widths": list | None,
                 "site_bases": list | None,
-                "norm_divisors": list | None,
+                "norm_divisor": list | None,
                 "norm_eps": list | None,
                 "base_model_type": str,
                 "tie_word_embeddings": bool,
@@ -155,7 +128,7 @@ def _classes(architecture: Architecture) -> tuple[type[PreTrainedConfig], type[P
             "model_type": SLICED_PREFIX + architecture.model_type,
             "site_widths": None,
             "site_bases": None,
-            "norm_divisors": None,
+            "norm_divisor": None,
             "norm_eps": None,
             "base_model_type": architecture.model_type,
             "tie_word_embeddings": False,
@@ -201,7 +174,7 @@ def skeleton(
     widths: Sequence[int],
     site_bases: Sequence[int],
     *,
-    norm_divisors: Sequence[float] | None = None,
+    norm_divisor: Sequence[float] | None = None,
     norm_eps: Sequence[float] | None = None,
     dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
@@ -213,7 +186,7 @@ def skeleton(
         Of the stock model; it is not changed.
     widths, site_bases
         Width and basis index of each site.
-    norm_divisors, norm_eps
+    norm_divisor, norm_eps
         Per site; the hidden size and 1e-5 by default.
     dtype
         Of the parameters; float32 by default.
@@ -232,7 +205,7 @@ def skeleton(
             **fields,
             "site_widths": list(widths),
             "site_bases": list(site_bases),
-            "norm_divisors": list(norm_divisors or [config.hidden_size] * n_sites),
+            "norm_divisor": list(norm_divisor or [config.hidden_size] * n_sites),
             "norm_eps": list(norm_eps or [1e-5] * n_sites),
         }
     )

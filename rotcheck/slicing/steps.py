@@ -1,8 +1,8 @@
 """The arithmetic of rotate-and-slice, one small function per rule.
 
-:func:`rotcheck.slicing.rotate_and_slice` computes nothing itself: it applies these to the right tensors. A planted
-defect replaces one of them and then runs through the same code. All tensors are float64; ``U`` below is a sliced
-basis, (d, w), and a linear layer is ``y = x @ W.T + b`` with W (out, in).
+:func:`rotcheck.slicing.rotate_and_slice` computes nothing itself: it applies these to the right tensors. A
+planted defect replaces one of them and then runs through the same code. All tensors are float64; ``U`` below
+is a sliced basis, (d, w), and a linear layer is ``y = x @ W.T + b`` with W (out, in).
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def norm_divisor(hidden_size: int, width: int) -> int:
 class Steps:
     """The functions :func:`rotcheck.slicing.rotate_and_slice` uses; the right ones by default.
 
-    ``*_positions`` are applied to every embedding after the first, ``fold_head_gain`` to the readers of the last
-    site, and :func:`head_site` instead of :func:`reader_site` there.
+    ``*_positions`` are applied to every embedding after the first, ``fold_head_gain`` to the readers of the
+    last site, and :func:`head_site` instead of :func:`reader_site` there.
     """
 
     fold_gain: Callable[[Tensor, Tensor | None, Tensor | None, Tensor | None], tuple[Tensor, Tensor | None]] = fold_gain

@@ -10,7 +10,7 @@ import torch
 
 from rotcheck.errors import SubjectError
 
-RAISED = (ArithmeticError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What wrong code raises. Interrupts and memory exhaustion are not findings, so they pass through."""
 
 
@@ -19,6 +19,8 @@ def call(function: Callable[..., Any], *args: Any, what: str) -> Any:
     try:
         with torch.no_grad():
             return function(*args)
+    except torch.OutOfMemoryError:  # a RuntimeError, but it says nothing about the code under test
+        raise
     except RAISED as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
         raise SubjectError(f"{what} raised {type(error).__name__}: {first}") from error
@@ -30,18 +32,23 @@ def to_float64(value: Any, *, like: torch.Tensor | None = None, what: str = "val
     Raises
     ------
     SubjectError
+        For anything that is not an array of real numbers, or has another shape.
     """
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value)
+        if value.dtype.kind not in "fiub" or value.dtype.itemsize > 8:
+            raise SubjectError(f"{what} answered with a numpy array of {value.dtype}, expected real numbers")
+        value = torch.from_numpy(np.array(value))  # a copy: torch takes neither negative strides nor read-only memory
     if not isinstance(value, torch.Tensor):
         raise SubjectError(f"{what} answered with {type(value).__name__}, expected a tensor")
+    if value.is_complex():
+        raise SubjectError(f"{what} answered with complex numbers, expected real ones")
     if like is not None and value.shape != like.shape:
         raise SubjectError(f"{what} answered with shape {tuple(value.shape)}, expected {tuple(like.shape)}")
     return value.detach().to("cpu", torch.float64)
 
 
 def relative(actual: torch.Tensor, reference: torch.Tensor) -> float:
-    """``|actual - reference|_F / |reference|_F`` in float64; NaN when ``actual`` has non-finite entries."""
+    """``|actual - reference|_F / |reference|_F`` in float64; not finite when ``actual`` has non-finite entries."""
     scale = reference.norm().item()
     difference = (actual - reference).norm().item()
     return difference / scale if scale else (0.0 if difference == 0 else float("inf"))

@@ -14,6 +14,9 @@ from rotcheck.errors import RotcheckError
 from rotcheck.subjects.calling import call, describe, to_float64
 from rotcheck.tolerance import dtype_name
 
+_LONG = 2.0**40
+"""Length of the rows that are fed where a guard such as ``x / (norm + 1e-5)`` must vanish beside them."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rotation:
@@ -22,8 +25,8 @@ class Rotation:
     Parameters
     ----------
     rotate : callable, optional
-        ``(n, d) -> (n, d)``, torch tensors, or numpy arrays when ``basis`` is a numpy array. Made from
-        ``make(basis)`` when left out.
+        ``(n, d) -> (n, d)`` for every n >= 1, torch tensors, or numpy arrays when ``basis`` (``covariance``
+        where there is none) is a numpy array. Made from ``make(basis)`` when left out.
     basis : Tensor or ndarray, shape (d, d)
         Columns are the axes, unless ``convention`` says otherwise.
     unrotate : callable, optional
@@ -31,9 +34,10 @@ class Rotation:
     covariance : Tensor or ndarray, shape (d, d), optional
         Second moment of the data that the basis is the eigenbasis of.
     tokens : int, optional
-        Number of rows ``covariance`` was estimated from, when the basis comes from *other* rows of the same
-        kind. Left out: the basis was computed from exactly this matrix.
-    mean : Tensor, shape (d,), optional
+        Number of rows ``covariance`` was estimated from, when the basis comes from as many *other* rows of the
+        same kind. Give the effective number where rows are correlated. Left out: the basis was computed from
+        exactly this matrix.
+    mean : Tensor or ndarray, shape (d,), optional
         Subtracted before rotating (an affine path). Subtracted before any normalisation.
     normalizes : bool
         The path divides each row by its norm before rotating.
@@ -48,7 +52,8 @@ class Rotation:
     Raises
     ------
     RotcheckError
-        For neither ``rotate`` nor ``make`` with ``basis``, or for shapes that do not agree.
+        For neither ``rotate`` nor ``make`` with ``basis``, for shapes that do not agree, and for a covariance or a
+        mean that is not finite. A *basis* that is not finite is a finding, not an error.
     """
 
     kind: ClassVar[str] = "Rotation"
@@ -67,43 +72,68 @@ class Rotation:
     name: str = ""
 
     def __post_init__(self) -> None:
+        self._validate_tensors()
+        if self.tokens is not None and self.tokens < 1:
+            raise RotcheckError(f"Rotation(tokens={self.tokens}): a covariance comes from at least one row")
         if self.rotate is None:
             if self.make is None or self.basis is None:
                 raise RotcheckError("Rotation needs rotate=..., or both make=... and basis=...")
             object.__setattr__(self, "rotate", call(self.make, self.basis, what="make"))
         if not callable(self.rotate):
             raise RotcheckError(f"Rotation(rotate={type(self.rotate).__name__}) is not callable: pass a function of x")
-        if self.basis is None and self.covariance is None and self.mean is None:
-            raise RotcheckError("Rotation needs basis=..., or at least covariance=... to know the width")
-        for attribute in ("basis", "covariance"):
-            shape = getattr(getattr(self, attribute), "shape", None)
-            if shape is not None and tuple(shape) != (self.width, self.width):
-                raise RotcheckError(f"Rotation({attribute}=...) has shape {tuple(shape)}, expected a square matrix")
-        for label, value in {"mean": self.mean, **self.neighbours}.items():
-            if value is not None and value.shape[-1] != self.width:
-                raise RotcheckError(f"{label} has shape {tuple(value.shape)}, the basis has size {self.width}")
+
+    def _validate_tensors(self) -> None:
+        matrices = {"basis": self.basis, "covariance": self.covariance, **self.neighbours}
+        given = {name: value for name, value in {**matrices, "mean": self.mean}.items() if value is not None}
+        for name, value in given.items():
+            if not isinstance(value, torch.Tensor | np.ndarray):
+                raise RotcheckError(f"{name} is a {type(value).__name__}: pass a torch tensor or a numpy array")
+        if not given:
+            raise RotcheckError("Rotation needs basis=..., or at least covariance=... or mean=... to know the width")
+        for name, value in given.items():
+            expected = (self.width,) if name == "mean" else (self.width, self.width)
+            if tuple(value.shape) != expected:
+                raise RotcheckError(f"{name} has shape {tuple(value.shape)}, expected {expected} as the width says")
+            if name in ("covariance", "mean") and not to_float64(value, what=name).isfinite().all():
+                raise RotcheckError(f"{name} has entries that are not finite: it was computed from broken activations")
+        dtype_name(self.dtype)
 
     @property
     def width(self) -> int:
         """Size d of the vectors."""
         first = next(v for v in (self.basis, self.covariance, self.mean) if v is not None)
-        return int(first.shape[0])
+        return int(first.shape[-1])
 
     @property
     def dtype(self) -> torch.dtype:
         """dtype of the activations fed: that of the basis, float32 when there is none."""
-        source = self.basis if self.basis is not None else np.zeros(1, np.float32)
-        return getattr(torch, dtype_name(source.dtype))
+        return torch.float32 if self.basis is None else getattr(torch, dtype_name(self.basis.dtype))
 
     @property
     def device(self) -> torch.device:
         return self.basis.device if isinstance(self.basis, torch.Tensor) else torch.device("cpu")
+
+    @property
+    def numpy(self) -> bool:
+        """Whether the functions take numpy arrays: as the first of basis, covariance and mean that is there."""
+        return isinstance(next(v for v in (self.basis, self.covariance, self.mean) if v is not None), np.ndarray)
+
+    @property
+    def length(self) -> float:
+        """Factor on rows whose lengths are judged: large for a path that normalises, so that its guard vanishes."""
+        # float16 ends at 65504, and is too coarse to notice the guard
+        return _LONG if self.normalizes and self.dtype != torch.float16 else 1.0
 
     def __str__(self) -> str:
         return self.name or describe(self.rotate)
 
     def __repr__(self) -> str:
         return f"Rotation({self}, d={self.width}, {dtype_name(self.dtype)})"
+
+    def argument(self, x: torch.Tensor) -> Any:
+        """``x`` as the functions take it: rounded to their dtype, on their device, in memory of its own."""
+        fresh = x.to(self.device, self.dtype, copy=True)  # a path that works in place must not reach the witness
+        return fresh.numpy() if self.numpy else fresh
 
     def apply(self, x: torch.Tensor, function: Callable[[Any], Any] | None = None) -> torch.Tensor:
         """Run ``rotate`` (or ``function``) on float64 ``x`` rounded to the subject's dtype; float64 out.
@@ -113,9 +143,7 @@ class Rotation:
         SubjectError
             When the function raises, or answers with another shape.
         """
-        given = x.to(self.dtype).to(self.device)
-        numpy = isinstance(self.basis, np.ndarray)
-        answer = call(function or self.rotate, given.numpy() if numpy else given, what=str(self))
+        answer = call(function or self.rotate, self.argument(x), what=str(self))
         return to_float64(answer, like=x, what=str(self))
 
     def probe(self, x: torch.Tensor) -> torch.Tensor:
@@ -132,18 +160,38 @@ class Rotation:
         """What ``formula`` gives for a probe, in float64."""
         return formula.apply(self.prepared(probe), to_float64(self.basis if basis is None else basis))
 
+    def axes(self) -> torch.Tensor:
+        """The (d, d) probe of `operator`: multiples of the axes, around the mean, as the subject will see them."""
+        return self.probe(self._reach() * torch.eye(self.width, dtype=torch.float64))
+
     def operator(self) -> torch.Tensor:
-        """The (d, d) matrix that the function applies: its answer to the identity, plus the mean where declared."""
-        answer = self.apply(self.probe(torch.eye(self.width, dtype=torch.float64)))
-        return answer / answer.norm(dim=-1, keepdim=True) if self.normalizes else answer
+        """The (d, d) matrix that the function applies: its linear part, from its answers along the axes.
+
+        With a mean the answers to both directions of each axis are subtracted, so that the mean itself, rounded as
+        the code rounds it, drops out. That it was subtracted at all is judged by `side` and `isometry`.
+        """
+        ahead = self.axes()
+        if self.mean is None:
+            answer, fed = self.apply(ahead), self.prepared(ahead)
+        else:
+            back = self.probe(-self._reach() * torch.eye(self.width, dtype=torch.float64))
+            answer, fed = self.apply(ahead) - self.apply(back), self.prepared(ahead) - self.prepared(back)
+        return answer / fed.diagonal().unsqueeze(-1)  # off the diagonal nothing was fed but the mean's own rounding
+
+    def _reach(self) -> float:
+        """How far along the axes the linear part is measured: beyond the guard of a division, and beyond the mean."""
+        return self.length if self.mean is None else max(self.length, to_float64(self.mean).norm().item())
 
     def remade(self, basis: torch.Tensor) -> Rotation:
         """The same code for another basis, given in any float dtype; needs ``make``.
 
-        Covariance and neighbours belong to the old basis and are left out; a mean is kept.
+        Covariance, neighbours and inverse belong to the old basis and are left out; a mean is kept.
         """
         if self.make is None:
             raise RotcheckError(f"{self} cannot be made for another basis: pass make=lambda basis: ...")
-        fresh = basis.cpu().numpy() if isinstance(self.basis, np.ndarray) else basis.to(self.device)
+        if self.numpy and basis.dtype == torch.bfloat16:
+            raise RotcheckError(f"{self} takes numpy arrays, and numpy has no bfloat16: use float16")
+        fresh = basis.cpu().numpy() if self.numpy else basis.to(self.device)
         function = call(self.make, fresh, what=f"make of {self}")
-        return replace(self, rotate=function, basis=fresh, covariance=None, neighbours={}, name=str(self))
+        own = {"covariance": None, "tokens": None, "neighbours": {}, "unrotate": None}
+        return replace(self, rotate=function, basis=fresh, name=str(self), **own)

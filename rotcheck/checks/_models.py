@@ -1,0 +1,101 @@
+"""What the checks on models share: the noise floor, and the streams of two models side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rotcheck.errors import SubjectError
+from rotcheck.models.architecture import Architecture, Site, sites
+from rotcheck.models.streams import record
+from rotcheck.outcome import Allowance
+from rotcheck.subjects.running import Batch, cast, is_transformer, logit_error, logits
+from rotcheck.tolerance import UNIT_ROUNDOFF, Tolerance, dtype_name, measured
+
+CALLABLE_LENGTH = 2**14
+"""Sum length assumed for a plain callable, whose floor cannot be measured: the width of the largest models."""
+
+
+def noise_floor(dtype: torch.dtype, width: int, error: Callable[[torch.dtype], float]) -> tuple[float, str]:
+    """Noise of the original in ``dtype`` against float64, and how it was found.
+
+    float64 has nothing finer to be compared with, so its floor is that of float32, scaled by the unit roundoffs.
+    There the weights were also *rotated* in the working dtype, each by sums of ``width`` products, whose rounding
+    is ``sqrt(width)`` times that of storing them; in a coarser dtype they were rotated in float64 and stored once.
+    """
+    if dtype is not torch.float64:
+        return error(dtype), f"the original in {dtype_name(dtype)} against itself in float64"
+    ratio = UNIT_ROUNDOFF["float64"] / UNIT_ROUNDOFF["float32"]
+    source = f"the original in float32 against itself in float64, times u_64 / u_32 times sqrt({width}) for rotating"
+    return error(torch.float32) * ratio * width**0.5, source
+
+
+def model_allowance(original: Any, batches: Sequence[Batch], dtype: torch.dtype, reference: Tensor) -> Allowance:
+    """What rounding explains in the logits of a model in ``dtype``, from the floor of the original.
+
+    ``reference`` holds the original's logits in float64. A plain callable cannot be cast, and gets the two-term
+    allowance for sums of `CALLABLE_LENGTH` terms.
+    """
+    fallback = Tolerance(storage=dtype_name(dtype), length=CALLABLE_LENGTH).allowance()
+    if not is_transformer(original):
+        return fallback
+
+    def error(kind: torch.dtype) -> float:
+        return logit_error(logits(cast(original, kind), batches, what="the original"), reference)
+
+    try:
+        return floor_allowance(dtype, original.config.hidden_size, error)
+    except SubjectError:  # a model that cannot be cast (a hook with a dtype of its own) has no measurable floor
+        return fallback
+
+
+def floor_allowance(
+    dtype: torch.dtype, width: int, error: Callable[[torch.dtype], float], *, rotations: int = 1
+) -> Allowance:
+    """Allowance from `noise_floor`, never below the rounding of ``rotations`` products of ``width`` terms.
+
+    A stream that has passed s sites was written in s + 1 bases, each of which is orthogonal only up to rounding.
+    """
+    floor, source = noise_floor(dtype, width, error)
+    least = Tolerance(storage=dtype_name(dtype), length=width * rotations).allowance()
+    return measured(floor, source=source, least=least)
+
+
+def record_streams(model: Any, architecture: Architecture, batch: Batch) -> list[Tensor]:
+    """The stream before each norm, (tokens without padding, width) in float64, one entry per site."""
+    mask = batch["attention_mask"].bool()
+    found: dict[int, Tensor] = {}
+
+    def visit(index: int, stream: Tensor) -> None:
+        found[index] = stream.detach().to("cpu", torch.float64)[mask]
+
+    with record(model, architecture, visit):
+        logits(model, [batch], what="the model")
+    return [found[index] for index in sorted(found)]
+
+
+def centred(stream: Tensor) -> Tensor:
+    """Each row without its mean, as LayerNorm sees it."""
+    return stream - stream.mean(dim=-1, keepdim=True)
+
+
+def gram_error(actual: Tensor, reference: Tensor) -> float:
+    """``|A A.T - R R.T|_F / |R R.T|_F``: zero exactly when A is R times a matrix with orthonormal rows."""
+    expected = reference @ reference.T
+    return ((actual @ actual.T - expected).norm() / expected.norm()).item()
+
+
+def describe_site(site: Site, found: Sequence[Site]) -> str:
+    """Name of a site, with the modules that wrote it and the site that these read."""
+    written = ", ".join(site.writers)
+    if site.index == 0:
+        return f"{site.name} (written by {written})"
+    return f"{site.name} (written by {written}, which follows the {found[site.index - 1].name})"
+
+
+def model_sites(architecture: Architecture, model: nn.Module) -> tuple[Site, ...]:
+    """The sites of one model."""
+    return sites(architecture, model.config)

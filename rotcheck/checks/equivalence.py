@@ -1,0 +1,67 @@
+"""ROT201: a rotated model is the same function as the model that it was made from."""
+
+from __future__ import annotations
+
+import torch
+
+from rotcheck.checking import Measurement, check
+from rotcheck.checks._models import model_allowance
+from rotcheck.checks.streams import first_divergence
+from rotcheck.outcome import Distance
+from rotcheck.subjects.pair import ModelPair
+from rotcheck.subjects.running import answer_dtype, cast, is_transformer, logit_error, logits
+from rotcheck.witness import Witness
+
+
+@check(code="ROT201", kinds=["ModelPair"])
+def equivalence(subject: ModelPair, witness: Witness) -> Measurement:
+    r"""The logits of ``after`` equal those of ``before``: ``max |d logit| / max |logit|`` is rounding.
+
+    At full width (zero sparsity) a rotation loses nothing, whatever its bases, so any difference is a bug. The
+    reference is ``before`` in float64. The allowance is the noise floor of the original itself in the working
+    dtype; in float64 the floor in float32, scaled by the unit roundoffs.
+
+    Catches
+    -------
+    A module that reads or writes in another basis than its neighbour, a bias, position embedding or norm gain
+    that was not rotated or folded, a head left tied, shortcuts left out or transposed; with modules, the first
+    site where the streams part is named.
+
+    Cannot see
+    ----------
+    A transposed, ascending or random basis used consistently; a norm that divides by the sliced width; anything
+    that needs a cache, a padded batch or a reload.
+
+    References
+    ----------
+    Danish-Ahmed007/Slicegpt-Global-Rotations (K-block); spcl/QuaRot#10, #24, #39.
+    """
+    batches = subject.batches
+    dtype = answer_dtype(subject.after, batches, what=f"after of {subject}")
+    exact = cast(subject.before, torch.float64) if is_transformer(subject.before) else subject.before
+    reference = logits(exact, batches, what=f"before of {subject}")
+    actual = logits(subject.after, batches, what=f"after of {subject}")
+    allowed = model_allowance(subject.before, batches, dtype, reference)
+    error = logit_error(actual, reference)
+    constant = reference.mean(0, keepdim=True).expand_as(reference)
+    rivals = [_distance("the same logits for every token", constant, reference, actual)]
+    if subject.control is not None:
+        control = logits(subject.control, batches, what=f"control of {subject}")
+        rivals.append(_distance("the logits of the control", control, reference, actual))
+    place = "" if error <= allowed.value else first_divergence(subject)
+    agreement = (actual.argmax(-1) == reference.argmax(-1)).double().mean().item()
+    return Measurement(
+        claim=Distance(name="the logits of the original", error=error),
+        rivals=tuple(rivals),
+        allowed=allowed,
+        verb="gives",
+        place=place,
+        witness=f"{len(reference)} tokens in {len(batches)} batches, {str(dtype).removeprefix('torch.')}",
+        hint="nothing is lost at full width, so look for a module in the wrong basis before looking at spectra",
+        needs="inputs on which the logits differ from token to token",
+        facts=(("top-1 agreement", agreement),),
+    )
+
+
+def _distance(name: str, candidate: torch.Tensor, reference: torch.Tensor, actual: torch.Tensor) -> Distance:
+    return Distance(name=name, error=logit_error(actual, candidate), separation=logit_error(candidate, reference))

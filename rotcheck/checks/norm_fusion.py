@@ -1,0 +1,109 @@
+"""ROT204: gains, biases and means have left the norms of a rotated model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rotcheck.checking import Measurement, check
+from rotcheck.checks._models import (
+    centred,
+    describe_site,
+    floor_allowance,
+    gram_error,
+    model_sites,
+    record_streams,
+)
+from rotcheck.models.architecture import Architecture, Site
+from rotcheck.outcome import Distance
+from rotcheck.subjects.calling import call, to_float64
+from rotcheck.subjects.pair import ModelPair
+from rotcheck.subjects.running import cast, model_dtype
+from rotcheck.tolerance import dtype_name
+from rotcheck.witness import Witness
+
+
+@check(code="ROT204", kinds=["ModelPair"], needs=["modules", "architecture"])
+def norm_fusion(subject: ModelPair, witness: Witness) -> list[Measurement]:
+    r"""What each norm of ``after`` puts out is a rotation of the original stream, normalised *without* its gain.
+
+    A diagonal gain does not commute with a rotation, so it must move into the readers before rotating:
+    ``LN(x) = g * n(x) + b`` becomes ``n(x)`` with ``W diag(g)`` and ``W b``. With h the original stream,
+    ``n(h) = (h - mean(h)) / sqrt(var(h) + eps)`` for LayerNorm and ``h / sqrt(mean(h^2) + eps)`` for RMSNorm. The
+    output of every norm of ``after`` is compared with ``n(h)`` through Gram matrices, which need no basis.
+
+    Catches
+    -------
+    A gain left in the norm or folded twice, a mean left in or removed where RMSNorm keeps it, an eps that is not
+    the model's own, a divisor that is not the width.
+
+    Cannot see
+    ----------
+    Whether the readers took the gain over (`equivalence` does). Undecided where all gains are one and biases zero,
+    as in a freshly initialised model.
+
+    References
+    ----------
+    spcl/QuaRot#24, #30; facebookresearch/SpinQuant#14; vllm-project/llm-compressor#1637.
+    """
+    batch = subject.batches[0]
+    architecture = subject.architecture
+    found = model_sites(architecture, subject.before)
+    exact = cast(subject.before, torch.float64)
+    dtype = model_dtype(subject.after)
+    coarse = cast(subject.before, torch.float32 if dtype is torch.float64 else dtype)
+    dense = record_streams(exact, architecture, batch)
+    noisy = record_streams(coarse, architecture, batch)
+    rotated = record_streams(subject.after, architecture, batch)
+    return [
+        _measure(subject, site, found, exact.get_submodule(site.norm), (h, h_noisy, y), architecture, dtype)
+        for site, h, h_noisy, y in zip(found, dense, noisy, rotated, strict=True)
+    ]
+
+
+def _measure(
+    subject: ModelPair,
+    site: Site,
+    found: tuple[Site, ...],
+    norm: torch.nn.Module,
+    streams: tuple[Tensor, Tensor, Tensor],
+    architecture: Architecture,
+    dtype: torch.dtype,
+) -> Measurement:
+    h, h_noisy, y = streams
+    layernorm = architecture.norm == "layernorm"
+    eps = float(norm.eps if hasattr(norm, "eps") else norm.variance_epsilon)
+    expected = _normalised(h, eps, mean=layernorm)
+    coarse = _normalised(h_noisy, eps, mean=layernorm)
+    own = subject.after.get_submodule(site.norm)
+    device = next(subject.after.parameters()).device
+    output = to_float64(call(own, y.to(dtype).to(device), what=f"{site.norm} of {subject}"))
+    gain = 1.0 if norm.weight is None else to_float64(norm.weight) + architecture.gain_offset
+    bias = to_float64(norm.bias) if getattr(norm, "bias", None) is not None else 0.0
+    rivals = {
+        "a norm with its gain left in": expected * gain + bias,
+        "a norm with its gain folded twice": expected * gain * gain + bias,
+        ("a norm that keeps the mean" if layernorm else "a norm that removes the mean"): _normalised(
+            h, eps, mean=not layernorm
+        ),
+    }
+    return Measurement(
+        claim=Distance(name="norms without gain", error=gram_error(output, expected)),
+        rivals=tuple(
+            Distance(name=name, error=gram_error(output, value), separation=gram_error(value, expected))
+            for name, value in rivals.items()
+        ),
+        allowed=floor_allowance(
+            dtype, h.shape[-1], lambda _: gram_error(coarse, expected), rotations=2 * site.index + 2
+        ),
+        verb="has",
+        place=describe_site(site, found),
+        witness=f"Gram matrix of {len(h)} normalised tokens, {dtype_name(dtype)}",
+        hint="fold the norm's gain and bias into its readers, and its mean into the writers, before rotating",
+        needs="a model whose norms have gains other than one and streams whose rows have a mean",
+    )
+
+
+def _normalised(h: Tensor, eps: float, *, mean: bool) -> Tensor:
+    h = centred(h) if mean else h
+    return h / (h.square().mean(dim=-1, keepdim=True) + eps).sqrt()

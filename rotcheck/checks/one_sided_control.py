@@ -1,0 +1,80 @@
+"""ROT203: rotating without the partner must move the output, or equivalence is tested on nothing."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from rotcheck.bases.haar import haar
+from rotcheck.checking import Measurement, check
+from rotcheck.checks._models import model_allowance, model_sites
+from rotcheck.outcome import Allowance, Distance
+from rotcheck.subjects.pair import ModelPair
+from rotcheck.subjects.running import cast, logit_error, logits
+from rotcheck.witness import Witness
+
+
+@check(code="ROT203", kinds=["ModelPair"], needs=["modules", "architecture"])
+def one_sided_control(subject: ModelPair, witness: Witness) -> list[Measurement]:
+    r"""A seeded rotation of the readers of one site alone, without its writers, changes the logits.
+
+    For every site the readers' weights of a copy of ``after`` become ``W @ R`` with a Haar matrix R. If the logits
+    stay within two allowances, that site has no influence on this witness and `equivalence` says nothing
+    about it. A ``control`` that the subject brings is held to the same.
+
+    Catches
+    -------
+    A branch whose output is dropped or multiplied by zero, a rotation hook that never fires, an output that was
+    baked as a constant, inputs too poor to reach a branch.
+
+    Cannot see
+    ----------
+    Whether the rotation is right: that is `equivalence`.
+
+    References
+    ----------
+    NVIDIA/Model-Optimizer#1424 (constant output); ROCm/ATOM#1507 (a flag that is stored and never read).
+    """
+    batches = subject.batches[:1]
+    # In float64, so that a branch of small influence is not lost in the noise of a coarse dtype.
+    after = cast(subject.after, torch.float64)
+    base = logits(after, batches, what=f"after of {subject}")
+    floor = model_allowance(after, batches, torch.float64, base)
+    changed = copy.deepcopy(after)
+    found = []
+    for site in model_sites(subject.architecture, subject.after):
+        moved = _moved(changed, site.readers, base, batches, witness)
+        found.append(_measure(moved, floor, site.name, f"readers {', '.join(site.readers)} times a Haar matrix"))
+    if subject.control is not None:
+        control = logits(subject.control, batches, what=f"control of {subject}")
+        found.append(_measure(logit_error(control, base), floor, "the control", "the subject's own control"))
+    return found
+
+
+def _moved(model: Any, readers: tuple[str, ...], base: torch.Tensor, batches: Any, witness: Witness) -> float:
+    kept = {}
+    for path in readers:
+        weight = model.get_submodule(path).weight
+        kept[path] = weight.data
+        rotation = haar(weight.shape[1], seed=witness.seed).to(weight.device)
+        weight.data = (weight.data.double() @ rotation).to(weight.dtype)
+    try:
+        return logit_error(logits(model, batches, what="the control"), base)
+    finally:
+        for path, data in kept.items():
+            model.get_submodule(path).weight.data = data
+
+
+def _measure(moved: float, floor: Allowance, place: str, how: str) -> Measurement:
+    needed = 2 * floor.value
+    return Measurement(
+        claim=Distance(name="an output that depends on it", error=max(0.0, 1.0 - moved / needed)),
+        allowed=Allowance(value=0.0, derivation=f"the logits must move by more than 2 * {floor.value:.2e}"),
+        verb="has",
+        place=place,
+        witness=how,
+        hint="the branch has no influence: a zero weight, a dropped output, or inputs that never reach it",
+        facts=(("moved", moved),),
+    )

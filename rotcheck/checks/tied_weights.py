@@ -1,0 +1,62 @@
+"""ROT205: the head of a rotated model no longer shares its weight with the embeddings."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from rotcheck.checking import Broken, Measurement, check
+from rotcheck.outcome import Allowance, Distance
+from rotcheck.subjects.pair import ModelPair
+from rotcheck.subjects.running import logit_error, logits
+from rotcheck.subjects.sliced import SlicedModel
+from rotcheck.witness import Witness
+
+
+@check(code="ROT205", kinds=["ModelPair", "SlicedModel"], needs=["module"])
+def tied_weights(subject: ModelPair | SlicedModel, witness: Witness) -> Measurement | Broken:
+    """``tie_weights()``, which loading and resizing call, leaves the logits as they are.
+
+    The final norm's gain goes into the head and nowhere else, so a tied head must be untied *and* the configuration
+    must say so; otherwise the next ``tie_weights()`` undoes it. The rival is the model with head and embedding tied.
+
+    Catches
+    -------
+    A head cloned while ``config.tie_word_embeddings`` stays true, a gain folded into a shared tensor.
+
+    Cannot see
+    ----------
+    Whether the head is in the right basis (`equivalence`). Undecided for a model that is rightly tied: its head and
+    embedding are equal, so tying changes nothing.
+
+    References
+    ----------
+    facebookresearch/SpinQuant#13; ModelCloud/GPTQModel#1550; Tencent/AngelSlim#319.
+    """
+    model, batches = subject.module, subject.batches
+    base = logits(model, batches, what=str(subject))
+    again = copy.deepcopy(model)
+    again.tie_weights()
+    after = logits(again, batches, what=f"{subject} after tie_weights()")
+    head, embedding = again.get_output_embeddings(), again.get_input_embeddings()
+    rivals = ()
+    if head is not None and head.weight.shape == embedding.weight.shape:
+        head.weight = torch.nn.Parameter(embedding.weight.detach().clone())
+        tied = logits(again, batches, what=f"{subject} with a tied head")
+        rivals = (
+            Distance(
+                name="the logits of a head tied to the embedding",
+                error=logit_error(after, tied),
+                separation=logit_error(tied, base),
+            ),
+        )
+    return Measurement(
+        claim=Distance(name="the same logits after tie_weights()", error=logit_error(after, base)),
+        rivals=rivals,
+        allowed=Allowance(value=0.0, derivation="bit equality: tie_weights() must not touch an untied model"),
+        verb="gives",
+        witness=f"{len(base)} tokens",
+        hint="untie before folding, and set config.tie_word_embeddings = False",
+        needs="a model whose head differs from its embedding",
+    )

@@ -1,0 +1,151 @@
+"""``rotcheck run``: the suite on the built-in paths, on a person's own subjects, or on a model."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rotcheck.errors import RotcheckError
+
+if TYPE_CHECKING:
+    from rotcheck.report import Report
+
+
+def run(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="module:attribute, model directory or hub name.")
+    ] = "",
+    select: Annotated[
+        list[str] | None, typer.Option(help="Only these checks: names, codes, prefixes; repeat, or use commas.")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Leave these checks out.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the witnesses.")] = 0,
+    everything: Annotated[bool, typer.Option("--all", help="Every built-in path, also the slow ones.")] = False,
+    report: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the verdicts there as JSON.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="One line per check.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
+    device: Annotated[str, typer.Option(help="For built-in paths and models: cpu, cuda.")] = "cpu",
+) -> None:
+    """Run the checks; without a target, on the built-in paths over the bundled tiny OPT.
+
+    TARGET is module:attribute (a subject, a list or dict of subjects, or a function that returns them; the
+    current directory is importable), a model directory, or a hub name.
+
+    Exit codes: 0 passed, 1 failed, 2 usage, 3 undecided and nothing failed, 5 nothing applicable.
+    """
+    chosen, unchosen = _names(select), _names(ignore)
+    _check_report(report)
+    _check_names([*chosen, *unchosen])
+    _check_device(device)
+    from rotcheck.cli.targets import importable_here, subjects
+    from rotcheck.reporting.console import show
+    from rotcheck.witness import Witness
+
+    Witness(seed=seed)  # refuses a seed out of range before anything slow
+    with importable_here(), _threads(threads):
+        found = subjects(target, everything=everything, seed=seed, device=device)
+        reproduce = _reproduce(target, everything=everything, device=device)
+        reports = _verify(found, select=chosen, ignore=unchosen, seed=seed, target=reproduce)
+    if not reports:
+        raise RotcheckError(f"{target or 'the built-in paths'}: no subject to test")
+    total = sum(list(reports.values())[1:], start=next(iter(reports.values())))
+    if report is not None:
+        _write(total, report)
+    show(reports, verbose=verbose)
+    raise typer.Exit(total.exit_code)
+
+
+def _verify(
+    found: Any, *, select: tuple[str, ...], ignore: tuple[str, ...], seed: int, target: str
+) -> dict[str, Report]:
+    from tqdm import tqdm
+
+    from rotcheck.runner import verify
+
+    reports: dict[str, Report] = {}
+    # disable=None: no bar unless standard error is a terminal
+    with tqdm(found, desc="subjects", file=sys.stderr, disable=None, leave=False) as bar:
+        for item in bar:
+            bar.set_postfix_str(item.label)
+            report = verify(
+                item.subject,
+                select=select,
+                ignore=ignore,
+                seed=seed,
+                expected_failures=item.expected_failures,
+                allow_undecided=item.allow_undecided,
+                target=target,
+                progress=lambda checks, label=item.label: tqdm(
+                    checks, desc=label, file=sys.stderr, disable=None, leave=False
+                ),
+            )
+            reports[item.label] = reports[item.label] + report if item.label in reports else report
+    return reports
+
+
+def _reproduce(target: str, *, everything: bool, device: str) -> str:
+    """What stands between ``rotcheck run`` and ``--select`` in a command that repeats a verdict."""
+    parts = [shlex.quote(target)] if target else []
+    parts += ["--all"] * (everything and not target)
+    parts += [f"--device {shlex.quote(device)}"] * (device != "cpu" or not parts)
+    return " ".join(parts)
+
+
+def _names(given: list[str] | None) -> tuple[str, ...]:
+    return tuple(part.strip() for entry in given or () for part in entry.split(",") if part.strip())
+
+
+def _check_names(names: list[str]) -> None:
+    if names:
+        from rotcheck.registry import all_checks, expand
+
+        expand(names, all_checks())
+
+
+def _check_report(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.is_dir():
+        raise RotcheckError(f"--report {path} is a directory: name a file in it")
+    if not path.parent.is_dir():
+        raise RotcheckError(f"--report {path}: the directory {path.parent} does not exist: make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise RotcheckError(f"--report {path}: no permission to write in {path.parent}: choose another directory")
+
+
+def _write(report: Report, path: Path) -> None:
+    try:
+        report.write(path)
+    except OSError as error:
+        raise RotcheckError(f"--report {path}: {error.strerror or error}: choose another place") from error
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise RotcheckError(f"--device {device!r} is not a device: use cpu, cuda or cuda:0") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise RotcheckError(f"--device {device}: this torch sees no CUDA device; use cpu")
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    # one thread adds in one order: the same command gives the same numbers
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,152 @@
+"""What ``rotcheck run`` is pointed at: the built-in paths, ``module:attribute``, or a model."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rotcheck.errors import RotcheckError
+
+RAISED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What a stranger's module raises while it is imported or its factory is called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """A subject with the name under which it is shown. The built-in subjects have the same attributes."""
+
+    label: str
+    subject: Any
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
+    allow_undecided: Mapping[str, str] = field(default_factory=dict)
+
+
+def subjects(target: str, *, everything: bool, seed: int, device: str) -> Iterable[Any]:
+    """Labelled subjects for what was typed; models are built while iterating.
+
+    Raises
+    ------
+    RotcheckError
+        When the target is neither a module attribute, a directory nor a hub name.
+    """
+    if not target:
+        from rotcheck.subjects.builtin import builtin_subjects
+
+        return builtin_subjects(everything=everything, seed=seed, device=device)
+    module, colon, attribute = target.partition(":")
+    if colon and all(part.isidentifier() for part in module.split(".")):
+        return _from_module(module, attribute, target)
+    _refuse_files(target)
+    from rotcheck.subjects.builtin import model_subjects
+
+    return model_subjects(target, seed=seed, device=device)
+
+
+@contextmanager
+def importable_here() -> Iterator[None]:
+    """The current directory first on ``sys.path``; a factory may import lazily, so for the whole run."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def _refuse_files(target: str) -> None:
+    path = Path(target).expanduser()
+    if path.is_file():
+        cure = f"{path.stem}:attribute" if path.suffix == ".py" else "its directory"
+        raise RotcheckError(f"{target} is a file: give {cure}")
+    looks_like_path = target.startswith((".", "/", "~")) or os.sep in target.rstrip(os.sep).replace("/", "", 1)
+    if not path.is_dir() and looks_like_path:
+        raise RotcheckError(f"no directory {target}: give a model directory, a hub name, or module:attribute")
+    importable = target.isidentifier() and importlib.util.find_spec(target) is not None
+    if not path.is_dir() and importable:
+        raise RotcheckError(f"{target} is a module: name what to test in it, {target}:attribute")
+
+
+def _from_module(name: str, attribute: str, target: str) -> list[Labelled]:
+    value: Any = _guarded(lambda: _import(name), f"importing {name}")
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            close = difflib.get_close_matches(part, [n for n in dir(value) if not n.startswith("_")], n=1)
+            cure = f"did you mean {close[0]}?" if close else "name a subject, a list or dict of them, or a function"
+            raise RotcheckError(f"{target}: {name} has no attribute {part!r}: {cure}")
+        value = getattr(value, part)
+    made = value
+    if callable(value) and (isinstance(value, type) or not hasattr(value, "kind")):
+        made = _guarded(value, f"{target}()")
+    return _labelled(made, target)
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # the module itself, or a package that it is in: anything else is missing inside it
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise RotcheckError(f"no module {name} in {os.getcwd()} or among the installed ones") from None
+        raise
+
+
+def _guarded(function: Callable[[], Any], what: str) -> Any:
+    try:
+        return function()
+    except RotcheckError:
+        raise
+    except RAISED as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.filename}:{last.lineno}"
+        text = str(error).strip().splitlines() or ["no message"]
+        raise RotcheckError(f"{what} raised {type(error).__name__} at {where}: {text[0]}") from error
+
+
+def _labelled(value: Any, target: str) -> list[Labelled]:
+    if isinstance(value, Mapping):
+        pairs = [(str(key), subject) for key, subject in value.items()]
+    elif isinstance(value, (list, tuple)):
+        pairs = [(f"{target}[{index}]", subject) for index, subject in enumerate(value)]
+    else:
+        pairs = [(target, value)]
+    if not pairs:
+        raise RotcheckError(f"{target} is empty: give at least one subject")
+    return [_one(label, subject, target) for label, subject in pairs]
+
+
+def _one(label: str, subject: Any, target: str) -> Labelled:
+    if hasattr(subject, "subject") and hasattr(subject, "label"):
+        return Labelled(
+            label=subject.label,
+            subject=subject.subject,
+            expected_failures=getattr(subject, "expected_failures", {}),
+            allow_undecided=getattr(subject, "allow_undecided", {}),
+        )
+    if isinstance(subject, type) or not isinstance(getattr(subject, "kind", None), str):
+        what = f"the class {subject.__name__}" if isinstance(subject, type) else f"a {type(subject).__name__}"
+        raise RotcheckError(
+            f"{label} in {target} is {what}, not a subject: make a rotcheck.Rotation or ModelPair of it"
+        )
+    return Labelled(label=label, subject=subject)

@@ -1,0 +1,144 @@
+"""Loading a transformers model and its tokenizer by directory or hub name, with one-line errors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+
+from rotcheck.errors import RotcheckError
+from rotcheck.models import bundled
+from rotcheck.models.architecture import SLICED_PREFIX
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BUNDLED = "bundled"
+"""The name that stands for the tiny OPT of this package."""
+
+
+def resolve(name: str | os.PathLike[str]) -> str:
+    """A local directory, or a hub name, for what the user typed.
+
+    Raises
+    ------
+    RotcheckError
+        For something that looks like a path and is not a model directory.
+    """
+    text = os.fspath(name)
+    if text == BUNDLED:
+        return str(bundled.model_directory())
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise RotcheckError(f"{path} is not a model directory: it has no config.json")
+        return str(path)
+    looks_local = path.exists() or text.startswith((".", "/", "~")) or text.count("/") != 1 or "\\" in text
+    if looks_local and not _hub_name(text):
+        raise RotcheckError(f"no model at {text}: give a directory with config.json, a hub name, or {BUNDLED!r}")
+    return text
+
+
+def is_sliced(name: str | os.PathLike[str]) -> bool:
+    """Whether a local directory holds a model that `rotcheck.slicing.save` wrote."""
+    config = Path(resolve(name)) / "config.json"
+    if not config.is_file():
+        return False
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type", "")
+    except (ValueError, AttributeError):
+        return False
+    return str(kind).startswith(SLICED_PREFIX)
+
+
+def load_model(name: str | os.PathLike[str], dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The causal language model at ``name``, in eval mode, with every tensor accounted for.
+
+    ``from_pretrained`` only lists missing tensors and gives them fresh random values; here that is an error.
+
+    Parameters
+    ----------
+    name : str or path
+        A directory, a hub name such as ``facebook/opt-125m``, or ``bundled``.
+    dtype : torch.dtype, optional
+        The dtype saved, when left out.
+
+    Raises
+    ------
+    RotcheckError
+        For a missing directory, damaged files, missing or unknown tensors, non-finite weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    where = resolve(name)
+    if is_sliced(where):
+        raise RotcheckError(f"{where} holds a sliced model: load it with rotcheck.slicing.load")
+    try:
+        with quiet():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                where, dtype=dtype if dtype is not None else "auto", output_loading_info=True
+            )
+    except SafetensorError as error:
+        raise RotcheckError(f"{where} has a damaged safetensors file: {error}; copy it again") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise RotcheckError(f"cannot load a model from {where}: {_first_line(error)}") from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if names := sorted(map(str, info.get(kind) or ())):
+            raise RotcheckError(
+                f"{where} has {kind.replace('_', ' ')} ({len(names)}, first {names[0]}): the files do not belong "
+                "to this config, or one of them is truncated"
+            )
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise RotcheckError(f"{where} has NaN or infinite values in {key}: the weights are damaged")
+    return model.eval()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bar and no load report of transformers inside the block: what is wrong is raised instead."""
+    from transformers.utils import logging
+
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def load_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
+    """The tokenizer saved beside the model at ``name``.
+
+    Raises
+    ------
+    RotcheckError
+        When there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    where = resolve(name)
+    try:
+        return AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise RotcheckError(f"cannot load a tokenizer from {where}: {_first_line(error)}") from error
+
+
+def _hub_name(text: str) -> bool:
+    owner, _, rest = text.partition("/")
+    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+    return bool(owner and rest) and not text.startswith((".", "~")) and set(text.replace("/", "", 1)) <= allowed
+
+
+def _first_line(error: BaseException) -> str:
+    lines: list[Any] = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__

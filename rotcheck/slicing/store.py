@@ -1,0 +1,262 @@
+"""Writing a sliced model to a directory, and reading it back without trusting the directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+
+from rotcheck.errors import RotcheckError
+from rotcheck.models.architecture import SLICED_PREFIX
+from rotcheck.slicing.fields import check_fields
+from rotcheck.slicing.sliced import CLASSES, is_sliced
+
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_JSON_BYTES = 16 * 2**20
+_MOST_LAYERS = 4096
+# Products of two sizes, in bytes, then stay far below 2**63.
+_LARGEST = 2**24
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# Fields that make transformers fetch or run something that is not in the directory.
+_REFUSED = (
+    "auto_map",
+    "quantization_config",
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+)
+
+
+def save(model: PreTrainedModel, directory: str | os.PathLike[str], tokenizer: Any = None) -> None:
+    """Write a sliced model as ``config.json``, ``generation_config.json`` and ``model.safetensors``.
+
+    The files are written to a temporary directory beside the target, which is then renamed: a reader sees all
+    of them or none. The same directory loads with ``AutoModelForCausalLM`` once ``rotcheck.slicing`` is
+    imported.
+
+    Parameters
+    ----------
+    model
+        From :func:`rotcheck.slicing.rotate_and_slice`.
+    directory
+        New, or empty.
+    tokenizer
+        Anything with ``save_pretrained``; its files go into the same directory.
+
+    Raises
+    ------
+    RotcheckError
+        The model is not sliced, or the directory exists and holds files, or is a file.
+    """
+    if not is_sliced(model):
+        raise RotcheckError(f"save: {type(model).__name__} is not a sliced model; use its own save_pretrained")
+    target = Path(directory)
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise RotcheckError(f"save: {target} exists and is not a directory; choose another path")
+    if target.is_dir() and any(target.iterdir()):
+        raise RotcheckError(f"save: {target} is not empty; choose a new directory")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    try:
+        partial.mkdir()
+        with _unchanged(model.config, "dtype", "architectures"):
+            # One file: an index adds a way to be inconsistent and buys nothing on a local disk.
+            model.save_pretrained(partial, max_shard_size="1000TB")
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load(directory: str | os.PathLike[str], dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Read a sliced model back, in eval mode.
+
+    Everything is checked before memory is allocated for it: the path, the configuration's types, lengths and
+    ranges, then the name and shape of every tensor in the file headers against the model that the
+    configuration describes. No code from the directory runs and no file outside it is read.
+
+    Parameters
+    ----------
+    directory
+        Written by :func:`save` or by ``save_pretrained``.
+    dtype
+        Of the parameters; the saved one by default.
+
+    Raises
+    ------
+    RotcheckError
+        Anything missing, damaged, mis-shaped or left over; the file, the tensor or the field is named.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        raise RotcheckError(f"load: {root} is not a directory; pass the directory that save() wrote")
+    config = _config(_file(root, "config.json"))
+    model_class = CLASSES[config.base_model_type][1]
+    generation = _generation_config(root)
+    tensors, saved = _tensors(root, _shapes(model_class, config, root))
+    # Without a path, transformers does not look for adapters or remote files by itself.
+    model = model_class.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype or saved)
+    if generation is not None:
+        model.generation_config = generation
+    return model.eval()
+
+
+def _shapes(model_class: type[PreTrainedModel], config: PreTrainedConfig, root: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with torch.device("meta"):
+            model = model_class(config)
+    except (ValueError, TypeError, KeyError, ZeroDivisionError, AssertionError, RuntimeError) as error:
+        # What the stock constructors raise for values of the right type that make no model.
+        raise RotcheckError(f"{root / 'config.json'}: {_line(error)}; save the model again") from error
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _generation_config(root: Path) -> GenerationConfig | None:
+    if not os.path.lexists(root / "generation_config.json"):
+        return None
+    path = _file(root, "generation_config.json")
+    try:
+        return GenerationConfig.from_dict(_json(path))
+    except (TypeError, AttributeError) as error:
+        raise RotcheckError(f"{path}: {_line(error)}; save the model again") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _config(path: Path) -> PreTrainedConfig:
+    fields = _json(path)
+    model_type = fields.get("model_type")
+    name = str(model_type).removeprefix(SLICED_PREFIX)
+    if name == model_type or name not in CLASSES:
+        known = ", ".join(SLICED_PREFIX + known for known in sorted(CLASSES))
+        raise RotcheckError(
+            f"{path}: model_type is {model_type!r}, not one of {known}; pass a sliced model's directory"
+        )
+    if fields.get("base_model_type") != name:
+        raise RotcheckError(f"{path}: base_model_type is {fields.get('base_model_type')!r}, model_type says {name!r}")
+    for field in _REFUSED:
+        if fields.get(field) is not None:
+            raise RotcheckError(f"{path}: field {field!r} is not accepted in a sliced model; remove it")
+    # A checkpoint's config may carry fields that transformers no longer knows; they are not needed, so not kept.
+    # The dtype is that of the tensors.
+    known_fields = {field.name for field in dataclasses.fields(CLASSES[name][0])} - {"dtype"}
+    fields = {field: value for field, value in fields.items() if field in known_fields}
+    for field in ("num_attention_heads", "vocab_size", "hidden_size"):
+        size = fields.get(field, 1)
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise RotcheckError(f"{path}: {field} is {size!r}; it must be a positive integer")
+    layers = fields.get("num_hidden_layers")
+    if isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= _MOST_LAYERS:
+        raise RotcheckError(f"{path}: num_hidden_layers is {layers!r}; it must be 1 to {_MOST_LAYERS}")
+    for field, value in fields.items():
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _LARGEST:
+            raise RotcheckError(f"{path}: {field} is {value}, beyond any model's size; save the model again")
+    try:
+        config = CLASSES[name][0].from_dict(fields)
+        check_fields(config)
+    except RotcheckError as error:
+        raise RotcheckError(f"{path}: {error}") from error
+    except (StrictDataclassError, TypeError, AttributeError) as error:
+        raise RotcheckError(f"{path}: {_line(error)}; save the model again") from error
+    return config
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _JSON_BYTES:
+        raise RotcheckError(
+            f"{path}: {path.stat().st_size} bytes of JSON, more than {_JSON_BYTES}; save the model again"
+        )
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RotcheckError(f"{path}: not valid JSON ({error}); save the model again") from error
+    if not isinstance(fields, dict):
+        raise RotcheckError(f"{path}: holds a JSON {type(fields).__name__}, not an object; save the model again")
+    return fields
+
+
+def _file(root: Path, name: str) -> Path:
+    """A plain file directly inside the directory, wherever links lead."""
+    path = root / name
+    if Path(name).name != name or not path.resolve().is_relative_to(root.resolve()):
+        raise RotcheckError(f"{root}: {name!r} leads outside the directory; copy the file into it")
+    if not path.is_file():
+        raise RotcheckError(f"{root}: {name} is missing; pass the directory that save() wrote")
+    return path
+
+
+def _tensors(root: Path, expected: dict[str, tuple[int, ...]]) -> tuple[dict[str, Tensor], torch.dtype]:
+    files = [_WEIGHTS]
+    if not (root / _WEIGHTS).exists() and (root / _INDEX).exists():
+        table = _json(_file(root, _INDEX)).get("weight_map")
+        if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+            raise RotcheckError(f"{root / _INDEX}: has no weight_map of file names; save the model again")
+        files = sorted(set(table.values()))
+    paths = [_file(root, name) for name in files]
+    seen: dict[str, torch.dtype] = {}
+    for path in paths:
+        seen |= _headers(path, expected, seen)
+    if missing := sorted(set(expected) - set(seen)):
+        raise RotcheckError(f"{paths[0]}: {len(missing)} tensors are missing, first {missing[0]}; save the model again")
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+        with _readable(path), safe_open(path, framework="pt") as opened:
+            tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+    return tensors, next(iter(seen.values()))
+
+
+def _headers(path: Path, expected: dict[str, tuple[int, ...]], seen: dict[str, torch.dtype]) -> dict[str, torch.dtype]:
+    """Dtype of each tensor in a file, read without its data."""
+    with _readable(path), safe_open(path, framework="pt") as opened:
+        headers = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+        shapes = {name: tuple(header.get_shape()) for name, header in headers.items()}
+        stored = {name: str(header.get_dtype()) for name, header in headers.items()}
+    for name in sorted(shapes):
+        if name in seen or name not in expected:
+            what = "is there twice" if name in seen else "does not belong to this config"
+            raise RotcheckError(f"{path}: tensor {name} {what}; save the model again")
+        if shapes[name] != expected[name]:
+            raise RotcheckError(
+                f"{path}: {name} has shape {shapes[name]}, the config says {expected[name]}; save the model again"
+            )
+        if stored[name] not in _DTYPES:
+            known = ", ".join(_DTYPES)
+            raise RotcheckError(
+                f"{path}: {name} is stored as {stored[name]}, not as one of {known}; save the model again"
+            )
+    return {name: _DTYPES[dtype] for name, dtype in stored.items()}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise RotcheckError(f"{path}: damaged safetensors file ({error}); save the model again") from error
+
+
+@contextmanager
+def _unchanged(config: PreTrainedConfig, *names: str) -> Iterator[None]:
+    """Put fields back that save_pretrained overwrites in the caller's config."""
+    before = {name: getattr(config, name, None) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(config, name, value)

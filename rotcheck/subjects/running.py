@@ -1,0 +1,127 @@
+"""Running a model, ours or a stranger's, on token ids: logits in float64, padded positions left out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rotcheck.errors import RotcheckError, SubjectError
+from rotcheck.subjects.calling import call, describe
+
+Batch = dict[str, Tensor]
+
+
+def as_batches(inputs: Any) -> tuple[Batch, ...]:
+    """Token ids in any of the usual forms as a tuple of ``{"input_ids", "attention_mask"}`` dictionaries.
+
+    Parameters
+    ----------
+    inputs : LongTensor (B, T), mapping with ``input_ids``, or a sequence of these
+
+    Raises
+    ------
+    RotcheckError
+        For no tokens, a float tensor, or a mask of another shape.
+    """
+    if isinstance(inputs, Tensor | Mapping):
+        inputs = [inputs]
+    found = []
+    for entry in inputs:
+        batch = dict(entry) if isinstance(entry, Mapping) else {"input_ids": entry}
+        ids = batch.get("input_ids")
+        if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or not ids.numel():
+            shape = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
+            raise RotcheckError(f"inputs must be token ids of shape (batch, tokens), got {shape}")
+        mask = batch.get("attention_mask", torch.ones_like(ids))
+        if mask.shape != ids.shape:
+            raise RotcheckError(f"attention_mask has shape {tuple(mask.shape)}, input_ids {tuple(ids.shape)}")
+        found.append({"input_ids": ids, "attention_mask": mask})
+    if not found:
+        raise RotcheckError("inputs hold no batch: give at least one tensor of token ids")
+    if max(int(b["attention_mask"].sum(1).max()) for b in found) < 2:
+        raise RotcheckError("every input has one token: attention over one key cannot show a wrong rotation")
+    return tuple(found)
+
+
+def is_transformer(model: Any) -> bool:
+    """Whether ``model`` is a transformers module, which can be copied, cast and looked into."""
+    return isinstance(model, nn.Module) and hasattr(model, "config")
+
+
+def model_dtype(model: Any) -> torch.dtype | None:
+    """dtype of the first floating parameter; None for a plain callable."""
+    if not isinstance(model, nn.Module):
+        return None
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+
+
+def cast(model: Any, dtype: torch.dtype) -> Any:
+    """The model itself when it has this dtype already, else a copy cast to it; the original is untouched.
+
+    A copy in float64 computes attention with sdpa: transformers' eager attention takes its softmax in float32
+    whatever the dtype, which leaves 5e-8, and gives NaN for a padded row.
+    """
+    eager = dtype is torch.float64 and getattr(model.config, "_attn_implementation", "") == "eager"
+    if model_dtype(model) is dtype and not eager:
+        return model
+    copied = copy.deepcopy(model).to(dtype)
+    if eager:
+        copied.set_attn_implementation("sdpa")
+    return copied
+
+
+def answer_dtype(model: Any, batches: Sequence[Batch], *, what: str) -> torch.dtype:
+    """dtype in which a model works: that of its weights, or of a callable's logits."""
+    found = model_dtype(model)
+    if found is None:
+        answer = call(model, batches[0]["input_ids"], what=what)
+        found = getattr(getattr(answer, "logits", answer), "dtype", torch.float32)
+    return found
+
+
+def logits(model: Callable[..., Any], batches: Sequence[Batch], *, what: str) -> Tensor:
+    """Logits of every token that is not padding, (tokens, vocabulary) in float64 on the CPU.
+
+    A transformers module is called with ids and mask; any other callable with the ids alone, which must then
+    be unpadded.
+
+    Raises
+    ------
+    SubjectError
+        When the model raises, or returns something that is not (batch, tokens, vocabulary).
+    """
+    rows = []
+    for batch in batches:
+        mask = batch["attention_mask"].bool()
+        if is_transformer(model):
+            device = next(model.parameters()).device
+            answer = call(lambda b=batch, d=device: model(**{k: v.to(d) for k, v in b.items()}), what=what)
+        else:
+            if not mask.all():
+                raise RotcheckError(f"{what} takes token ids alone, so its inputs must not be padded")
+            answer = call(model, batch["input_ids"], what=what)
+        answer = getattr(answer, "logits", answer)
+        if not isinstance(answer, Tensor) or answer.shape[:2] != mask.shape or answer.dim() != 3:
+            shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+            raise SubjectError(f"{what} answered with {shape}, expected logits ({', '.join(map(str, mask.shape))}, V)")
+        rows.append(answer.detach().to("cpu", torch.float64)[mask])
+    return torch.cat(rows)
+
+
+def logit_error(actual: Tensor, reference: Tensor) -> float:
+    """``max |actual - reference| / max |reference|``; NaN when ``actual`` is not finite."""
+    if actual.shape != reference.shape:
+        raise SubjectError(f"logits of shapes {tuple(actual.shape)} and {tuple(reference.shape)} cannot be compared")
+    if not actual.isfinite().all():
+        return float("nan")
+    scale = reference.abs().max().item()
+    return (actual - reference).abs().max().item() / scale if scale else float("inf")
+
+
+def model_name(model: Any) -> str:
+    """``SlicedOPTForCausalLM`` for a module, ``fork.run`` for a function."""
+    return type(model).__name__ if isinstance(model, nn.Module) else describe(model)
