@@ -17,7 +17,6 @@ from rotcheck.subjects.rotation import Rotation
 from rotcheck.tolerance import UNIT_ROUNDOFF, Tolerance, dtype_name
 from rotcheck.witness import Witness
 
-
 SUPPLIED = "that of the supplied basis (not its eigenbasis)"
 
 

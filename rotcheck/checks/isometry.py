@@ -36,11 +36,12 @@ def isometry(subject: Rotation, witness: Witness) -> Measurement:
     mean = ratio.mean().item()
     error = (ratio - 1).abs().max().item()
     allowed = relative_allowance(subject, x)
-    far = abs(mean - 1) > 2 * allowed.value
+    # the scale is fitted: where it is one, or fits no row, it is not another claim
     scaled = Distance(name=f"{mean:.10g} |x|", error=(ratio / mean - 1).abs().max().item(), separation=abs(mean - 1))
+    fits = scaled.separation > 2 * allowed.value and scaled.error <= allowed.value
     return Measurement(
         claim=Distance(name="|x|", error=error),
-        rivals=((scaled,) if far else ()) + (Distance(name="0", error=ratio.max().item(), separation=1.0),),
+        rivals=((scaled,) if fits else ()) + (Distance(name="0", error=ratio.max().item(), separation=1.0),),
         allowed=allowed,
         verb="returns rows of length",
         witness=described(subject, x, witness),

@@ -12,7 +12,6 @@ from rotcheck.subjects.rotation import Rotation
 from rotcheck.tolerance import UNIT_ROUNDOFF, Tolerance
 from rotcheck.witness import Witness
 
-
 HINT = "divide a Hadamard matrix by sqrt(its own size); keep a learned rotation on the orthogonal group"
 
 
@@ -58,8 +57,8 @@ def _measure(matrix: torch.Tensor, verb: str, noun: str, allowed: Allowance) -> 
 
     scale = squares.mean().item()
     rivals = [Distance(name=f"{noun} of zeros", error=error(0.0), separation=1.0)]
-    # a common scale is another claim than the declared one, and than zeros, only when it is far from both
-    if min(abs(scale - 1), scale) > 2 * allowed.value:
+    # the scale is fitted: it is another claim only when it is far from one and from zero, and fits
+    if min(abs(scale - 1), scale) > 2 * allowed.value and error(scale) / scale <= allowed.value:
         name = f"{noun} with orthogonal columns of length {scale**0.5:.10g}"
         rivals.append(Distance(name=name, error=error(scale) / scale, separation=abs(scale - 1)))
     return Measurement(

@@ -76,8 +76,9 @@ def _of_rotation(subject: Rotation, witness: Witness) -> Finding | list[Measurem
     x = shifted.to(dtypes[0]).double()
     runs = [run for dtype in dtypes if (run := _run(subject, basis, x, dtype)) is not None]
     if len(runs) < 2:
+        works = ", ".join(run.dtype for run in runs) or "none"
         return Undecided(
-            reason=f"only {', '.join(run.dtype for run in runs) or 'none'} of {', '.join(map(dtype_name, dtypes))} can be run",
+            reason=f"of {', '.join(map(dtype_name, dtypes))} it runs in {works}",
             needs="a make that takes bases of at least two dtypes",
         )
     return [_measure(run, runs, basis, witness) for run in runs]
