@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 SEARCH_WITNESSES = 25
 """Witnesses tried by ``--rotcheck-mode=search``; the declared ones come first."""
-
-PREFIX = "rotcheck."
-"""User properties of a test are called ``rotcheck.<check>``; each holds a `rotcheck.Report` as JSON."""
 
 CHOICES = {"mode": ("fixed", "search"), "undecided": ("fail", "skip")}
 
@@ -50,6 +47,7 @@ class Options:
 
 
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
+REFUSAL: pytest.StashKey[str] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,7 +69,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rotcheck: a rotation-correctness check, added by parametrize_with_checks")
     config.stash[OPTIONS] = options = _options(config)
     if not hasattr(config, "workerinput"):  # a pytest-xdist worker sends its verdicts to the controller
-        config.pluginmanager.register(Recorder(options), "rotcheck-recorder")
+        from rotcheck.reporting.recorder import Recorder
+
+        config.pluginmanager.register(Recorder(path=options.report, seed=options.seed or 0), "rotcheck-recorder")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -87,7 +87,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     options = config.stash[OPTIONS]
     raising = {item: check for item in items if (check := _raising(item)) is not None}
-    kept = _kept([check.check for check in raising.values()], options)
+    try:
+        kept = _kept([check.check for check in raising.values()], options)
+    except pytest.UsageError as error:
+        if not hasattr(config, "workerinput"):
+            raise
+        # a pytest-xdist worker that stops here is an internal error of the controller: its tests say it instead
+        for item in raising:
+            item.stash[REFUSAL] = str(error)
+        return
     dropped = [item for item, check in raising.items() if check.check.name not in kept]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
@@ -98,11 +106,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.callspec.params["check"] = replace(raising[item], seeds=_seeds(raising[item], options))  # type: ignore[attr-defined]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if refusal := item.stash.get(REFUSAL, ""):
+        pytest.fail(refusal, pytrace=False)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     if item.get_closest_marker("rotcheck") is None and "rotcheck.runner" not in sys.modules:
         return (yield)
     from rotcheck.outcome import CheckFailed, Outcome
+    from rotcheck.reporting.recorder import properties
     from rotcheck.runner import listening
 
     verdicts: list[Verdict] = []
@@ -115,50 +129,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
             raise
         pytest.skip(str(error).splitlines()[0])
     finally:
-        item.user_properties.extend(_properties(verdicts))
-
-
-class Recorder:
-    """Collects the verdicts of all tests in the process that writes files and prints the summary."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self.found: list[tuple[str, Verdict]] = []
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call":
-            return
-        texts = [str(value) for name, value in report.user_properties if name.startswith(PREFIX)]
-        if texts:
-            from rotcheck.report import Report
-
-            self.found += [(report.nodeid, verdict) for text in texts for verdict in Report.from_json(text)]
-
-    def pytest_sessionfinish(self) -> None:
-        if self.options.report is not None:
-            from rotcheck.report import Report
-
-            verdicts = tuple(verdict for _, verdict in self.found)
-            Report(verdicts=verdicts, seed=self.options.seed or 0).write(self.options.report)
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.found:
-            return
-        from rotcheck.report import status
-        from rotcheck.reporting.console import FINDINGS, check_table
-
-        everything = terminalreporter.verbosity > 0
-        shown = [(node, verdict) for node, verdict in self.found if everything or status(verdict) in FINDINGS]
-        if shown:
-            terminalreporter.section("rotcheck")
-            # pytest cuts its own summary lines at the width of the terminal
-            for _, verdict in shown:
-                if status(verdict) in FINDINGS:
-                    terminalreporter.write_line(str(verdict).splitlines()[0])
-            for line in check_table(shown, heading="test"):
-                terminalreporter.write_line(line)
-        if self.options.report is not None:
-            terminalreporter.write_line(f"rotcheck: {len(self.found)} verdicts in {self.options.report}")
+        item.user_properties.extend(properties(verdicts))
 
 
 def _options(config: pytest.Config) -> Options:
@@ -228,25 +199,3 @@ def _seeds(check: RaisingCheck, options: Options) -> tuple[int, ...]:
     draw = random.Random(declared[0])
     derived = [draw.getrandbits(32) for _ in range(SEARCH_WITNESSES)]
     return tuple(dict.fromkeys((*declared, *derived)))[: max(SEARCH_WITNESSES, len(declared))]
-
-
-def _properties(verdicts: Sequence[Verdict]) -> list[tuple[str, object]]:
-    """One JSON string per check name, so that it survives pytest-xdist."""
-    if not verdicts:
-        return []
-    from rotcheck.report import Report
-
-    # a search makes many verdicts on one subject: the one that decides is kept
-    severity = ("failed", "undecided", "passed", "not applicable")
-    decisive: dict[tuple[str, str], Verdict] = {}
-    for verdict in verdicts:
-        key = verdict.check, verdict.subject
-        if key not in decisive or _rank(verdict, severity) < _rank(decisive[key], severity):
-            decisive[key] = verdict
-    names = dict.fromkeys(check for check, _ in decisive)
-    grouped = {name: tuple(v for (check, _), v in decisive.items() if check == name) for name in names}
-    return [(PREFIX + name, Report(verdicts=group, environment={}).to_json()) for name, group in grouped.items()]
-
-
-def _rank(verdict: Verdict, severity: Sequence[str]) -> int:
-    return severity.index(verdict.outcome.value)

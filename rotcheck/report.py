@@ -122,17 +122,17 @@ class Report:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON beside ``path`` first, then rename, so that no half-written file is left."""
         target = Path(path)
-        if not target.parent.is_dir():
-            raise RotcheckError(f"cannot write {target}: the directory {target.parent} does not exist")
-        if target.is_dir():
-            raise RotcheckError(f"cannot write {target}: it is a directory, name a file")
         text = self.to_json()
         temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")  # not mkstemp, whose files only their owner reads
         try:
+            if not target.parent.is_dir():
+                raise RotcheckError(f"cannot write {target}: the directory {target.parent} does not exist")
+            if target.is_dir():
+                raise RotcheckError(f"cannot write {target}: it is a directory, name a file")
             temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, target)
         except OSError as error:
-            raise RotcheckError(f"cannot write {target}: {error.strerror or error}") from error
+            raise RotcheckError(f"cannot write {target!s:.200}: {error.strerror or error}") from error
         finally:
             temporary.unlink(missing_ok=True)  # still there only if writing failed
 

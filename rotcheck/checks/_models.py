@@ -19,6 +19,19 @@ CALLABLE_LENGTH = 2**14
 """Sum length assumed for a plain callable, whose floor cannot be measured: the width of the largest models."""
 
 
+def finite(answer: Tensor, *, what: str) -> Tensor:
+    """``answer`` itself, for checks that measure a model's own noise.
+
+    Raises
+    ------
+    SubjectError
+        For NaN or infinite logits: the floor of a broken model says nothing, and the model has failed.
+    """
+    if not answer.isfinite().all():
+        raise SubjectError(f"{what} answered with logits that are not finite")
+    return answer
+
+
 def noise_floor(dtype: torch.dtype, width: int, error: Callable[[torch.dtype], float]) -> tuple[float, str]:
     """Noise of the original in ``dtype`` against float64, and how it was found.
 

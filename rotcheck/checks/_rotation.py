@@ -17,9 +17,21 @@ TRIES = 16
 """Haar bases tried where the subject's own cannot tell: half of those of size 2 are reflections, so symmetric."""
 
 
+def rows(subject: Rotation, witness: Witness, label: str = "activations") -> torch.Tensor:
+    """Random directions (n, d) in float64, all of one length, around the declared mean.
+
+    Rows of equal length leave none so short that rounding beside the mean, or a guard against division by zero, is all
+    that is left of it; they are as long as the mean where that is longer than ``sqrt(d)``.
+    """
+    drawn = witness.normal(label, witness.rows, subject.width)
+    mean = torch.zeros(1, dtype=torch.float64) if subject.mean is None else to_float64(subject.mean)
+    length = max(subject.width**0.5, mean.norm().item())
+    return length * drawn / drawn.norm(dim=-1, keepdim=True)
+
+
 def probe(subject: Rotation, witness: Witness, label: str = "activations") -> torch.Tensor:
-    """Gaussian rows (n, d) around the declared mean, exactly as the subject will see them, in float64."""
-    return subject.probe(witness.normal(label, witness.rows, subject.width))
+    """`rows`, exactly as the subject will see them, in float64."""
+    return subject.probe(rows(subject, witness, label))
 
 
 def relative_allowance(subject: Rotation, x: torch.Tensor, *, products: int = 1) -> Allowance:
@@ -32,10 +44,13 @@ def relative_allowance(subject: Rotation, x: torch.Tensor, *, products: int = 1)
 
 
 def cancellation(subject: Rotation, x: torch.Tensor) -> float:
-    """kappa of ``x - mean``: rounding is relative to ``|x|``, the result to ``|x - mean|``. 1 without a mean."""
+    """kappa of ``x - mean``: rounding is relative to ``|x|``, the result to ``|x - mean|``. 1 without a mean.
+
+    Of the worst row, because some checks judge each row.
+    """
     if subject.mean is None:
         return 1.0
-    return max(1.0, (x.norm() / (x - to_float64(subject.mean)).norm()).item())
+    return max(1.0, (x.norm(dim=-1) / (x - to_float64(subject.mean)).norm(dim=-1)).max().item())
 
 
 def distance(subject: Rotation, actual: torch.Tensor, reference: torch.Tensor) -> float:

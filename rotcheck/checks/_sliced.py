@@ -42,7 +42,7 @@ class Part:
     plain : Tensor
         The same before folding or centring.
     bias, plain_bias : Tensor or None
-        Bias with the norm's bias folded in (reader) or centred (writer), and as it was.
+        Bias with the norm's bias folded in (reader) or centred (writer), None where there is neither, and as it was.
     """
 
     name: str
@@ -78,6 +78,8 @@ def parts(original: nn.Module, architecture: Architecture) -> Iterator[Part]:
             folded = weight if gain is None else weight @ torch.diag(gain + architecture.gain_offset)
             plain_bias = torch.zeros(weight.shape[0], dtype=torch.float64) if bias is None else bias
             moved = plain_bias if shift is None else plain_bias + weight @ shift
+            if bias is None and shift is None:
+                moved = None
             yield Part(
                 name=name, role="reader", site=site, weight=folded, plain=weight, bias=moved, plain_bias=plain_bias
             )

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from rotcheck.checking import Measurement, check
-from rotcheck.checks._models import model_allowance
+from rotcheck.checks._models import finite, model_allowance
 from rotcheck.outcome import Allowance, Distance
 from rotcheck.subjects.calling import call
 from rotcheck.subjects.pair import ModelPair
-from rotcheck.subjects.running import Batch, cast, logit_error, logits, model_dtype
+from rotcheck.subjects.running import Batch, cast, logit_error, logits, longest_row, model_dtype
 from rotcheck.subjects.sliced import SlicedModel
 from rotcheck.witness import Witness
 
@@ -41,9 +41,9 @@ def decoding(subject: ModelPair | SlicedModel, witness: Witness) -> list[Measure
     Blaizzy/mlx-vlm#973; Avarok-Cybersecurity/atlas#133; microsoft/TransformerCompression#116.
     """
     model = subject.module
-    ids = _row(subject.batches[0])
-    row = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    prefill = logits(model, [row], what=str(subject))
+    row = longest_row(subject.batches[0], _limit(model))
+    ids = row["input_ids"]
+    prefill = finite(logits(model, [row], what=str(subject)), what=str(subject))
     exact = logits(cast(model, torch.float64), [row], what=str(subject))
     allowed = model_allowance(model, [row], model_dtype(model), exact)
     alone = torch.cat([logits(model, [_one(ids[:, t : t + 1])], what=str(subject)) for t in range(ids.shape[1])])
@@ -69,10 +69,10 @@ def _measure(path: str, actual: Tensor, prefill: Tensor, rival: tuple[str, Tenso
     )
 
 
-def _row(batch: Batch) -> Tensor:
-    """The longest unpadded row, cut to `LONGEST` tokens, (1, T)."""
-    longest = int(batch["attention_mask"].sum(1).argmax())
-    return batch["input_ids"][longest][batch["attention_mask"][longest].bool()][:LONGEST].unsqueeze(0)
+def _limit(model: Any) -> int:
+    """Tokens of the row, to which `_padded` adds a third: both must fit the model's positions."""
+    longest = getattr(model.config, "max_position_embeddings", None) or 2 * LONGEST
+    return min(LONGEST, longest * 3 // 4)
 
 
 def _one(ids: Tensor) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rotcheck.checking import Measurement, check
-from rotcheck.checks._rotation import described, relative_allowance
+from rotcheck.checks._rotation import described, relative_allowance, rows
 from rotcheck.outcome import Distance
 from rotcheck.subjects.rotation import Rotation
 from rotcheck.witness import Witness
@@ -29,7 +29,7 @@ def isometry(subject: Rotation, witness: Witness) -> Measurement:
     ----------
     TheTom/turboquant_plus#11 (pad and truncate), vllm-project/vllm#57014 (last rows of a kernel).
     """
-    x = subject.probe(subject.length * witness.normal("activations", witness.rows, subject.width))
+    x = subject.probe(subject.length * rows(subject, witness))
     before = subject.prepared(x).norm(dim=-1)
     after = subject.apply(x).norm(dim=-1)
     ratio = after / before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rotcheck.checking import Measurement, Missing, Undecided, check
+from rotcheck.checking import Broken, Measurement, Missing, Undecided, check
 from rotcheck.checks._sliced import parts
 from rotcheck.outcome import Distance
 from rotcheck.slicing.plan import Plan
@@ -19,7 +19,7 @@ WORST_CONDITION = 1e6
 
 
 @check(code="ROT302", kinds=["SlicedModel"], needs=["original", "plan", "calibration"])
-def kept_energy(subject: SlicedModel, witness: Witness) -> list[Measurement] | Missing | Undecided:
+def kept_energy(subject: SlicedModel, witness: Witness) -> list[Measurement | Broken] | Missing | Undecided:
     r"""``tr(B.T C B)`` equals the sum of the w largest eigenvalues of C, where B is the basis that the readers *have*.
 
     C sums the calibration's moments over all sites that share a basis. B (d, w) is recovered from the stored weights by
@@ -49,13 +49,17 @@ def kept_energy(subject: SlicedModel, witness: Witness) -> list[Measurement] | M
         if part.role == "reader":
             held = stored[f"{part.name}.weight"].detach().to("cpu", torch.float64)
             readers.setdefault(part.site.index, []).append((part.weight, held))
-    moments, findings, unclear = calibration.moments(subject.statistic), [], []
+    moments = tuple(moment.cpu() for moment in calibration.moments(subject.statistic))
+    findings, unclear = [], []
     for site in calibration.sites:
         s, width = site.index, plan.widths[site.index]
         if width == plan.hidden_size:
             continue
         folded = torch.cat([pair[0] for pair in readers[s]])
         held = torch.cat([pair[1] for pair in readers[s]])
+        if not held.isfinite().all():  # least squares would raise
+            findings.append(Broken(what=f"has entries that are not finite in the readers of {site.name}"))
+            continue
         values = torch.linalg.svdvals(folded)
         if folded.shape[0] < folded.shape[1] or values[0] > WORST_CONDITION * values[-1]:
             unclear.append(site.name)

@@ -9,11 +9,14 @@ import torch
 
 from rotcheck.bases.haar import haar
 from rotcheck.checking import Measurement, check
-from rotcheck.checks._models import model_allowance, model_sites
+from rotcheck.checks._models import finite, model_allowance, model_sites
 from rotcheck.outcome import Allowance, Distance
 from rotcheck.subjects.pair import ModelPair
-from rotcheck.subjects.running import cast, logit_error, logits
+from rotcheck.subjects.running import cast, logit_error, logits, longest_row
 from rotcheck.witness import Witness
+
+LONGEST = 16
+"""Tokens of the row that the control runs on."""
 
 
 @check(code="ROT203", kinds=["ModelPair"], needs=["modules", "architecture"])
@@ -37,10 +40,11 @@ def one_sided_control(subject: ModelPair, witness: Witness) -> list[Measurement]
     ----------
     NVIDIA/Model-Optimizer#1424 (constant output); ROCm/ATOM#1507 (a flag that is stored and never read).
     """
-    batches = subject.batches[:1]
+    # One row is enough to see an influence, and there are as many forward passes as sites.
+    batches = [longest_row(subject.batches[0], LONGEST)]
     # In float64, so that a branch of small influence is not lost in the noise of a coarse dtype.
     after = cast(subject.after, torch.float64)
-    base = logits(after, batches, what=f"after of {subject}")
+    base = finite(logits(after, batches, what=f"after of {subject}"), what=f"after of {subject}")
     floor = model_allowance(after, batches, torch.float64, base)
     changed = copy.deepcopy(after)
     found = []
@@ -70,7 +74,8 @@ def _moved(model: Any, readers: tuple[str, ...], base: torch.Tensor, batches: An
 def _measure(moved: float, floor: Allowance, place: str, how: str) -> Measurement:
     needed = 2 * floor.value
     return Measurement(
-        claim=Distance(name="an output that depends on it", error=max(0.0, 1.0 - moved / needed)),
+        # Not max(0, ...), which would turn the NaN of non-finite logits into a pass.
+        claim=Distance(name="an output that depends on it", error=0.0 if moved > needed else 1.0 - moved / needed),
         allowed=Allowance(value=0.0, derivation=f"the logits must move by more than 2 * {floor.value:.2e}"),
         verb="has",
         place=place,

@@ -12,6 +12,9 @@ from rotcheck.subjects.rotation import Rotation
 from rotcheck.tolerance import UNIT_ROUNDOFF, Tolerance
 from rotcheck.witness import Witness
 
+PRODUCTS = 4
+"""Products of length d in each entry of a factor Q: two for a reflector, which is applied twice."""
+
 HINT = "divide a Hadamard matrix by sqrt(its own size); keep a learned rotation on the orthogonal group"
 
 
@@ -19,10 +22,10 @@ HINT = "divide a Hadamard matrix by sqrt(its own size); keep a learned rotation 
 def orthogonality(subject: Rotation, witness: Witness) -> list[Measurement]:
     r"""The stored basis, and the matrix that is really applied, satisfy ``Q.T @ Q = I``.
 
-    ``|Q.T @ Q - I|_2 <= s (u_storage + sqrt(d) u_accumulate)`` with the product in float64. The 2-norm of the
-    error of a rounded orthogonal matrix does not grow with d (1.2 u, measured at d = 128 to 1024), and the
-    second term leaves room for the factorisation that made it; a bound ``d * eps`` would accept the zero
-    matrix in bfloat16.
+    ``|Q.T @ Q - I|_2 <= s (u_storage + sqrt(4 d) u_accumulate)`` with the product in float64. The 2-norm of the
+    error of a rounded orthogonal matrix does not grow with d (1.2 u, measured at d = 128 to 1024). The second
+    term is for the factorisation that made it: Householder QR applies each reflector twice, by two products of
+    length d. A bound ``d * eps`` would accept the zero matrix in bfloat16.
 
     Catches
     -------
@@ -39,9 +42,9 @@ def orthogonality(subject: Rotation, witness: Witness) -> list[Measurement]:
     """
     found = []
     if subject.basis is not None:
-        stored = Tolerance(storage=subject.dtype, length=subject.width).allowance()
+        stored = Tolerance(storage=subject.dtype, length=PRODUCTS * subject.width).allowance()
         found.append(_measure(to_float64(subject.basis), "has", "a stored basis", stored))
-    applied = relative_allowance(subject, subject.axes())
+    applied = relative_allowance(subject, subject.axes(), products=PRODUCTS)
     return [*found, _measure(subject.operator(), "applies", "a matrix", applied)]
 
 

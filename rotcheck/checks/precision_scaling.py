@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from rotcheck.bases.haar import haar
 from rotcheck.checking import Finding, Measurement, Missing, Undecided, check
-from rotcheck.checks._rotation import described, distance, relative_allowance
+from rotcheck.checks._precision import of_pair
+from rotcheck.checks._rotation import described, distance, relative_allowance, rows
 from rotcheck.convention import Formula
 from rotcheck.errors import SubjectError
 from rotcheck.outcome import Allowance, Distance
 from rotcheck.subjects.calling import to_float64
+from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.rotation import Rotation
 from rotcheck.tolerance import UNIT_ROUNDOFF, dtype_name
 from rotcheck.witness import Witness
 
 
-@check(code="ROT107", kinds=["Rotation"])
-def precision_scaling(subject: Any, witness: Witness) -> Finding | list[Measurement]:
+@check(code="ROT107", kinds=["Rotation", "ModelPair"])
+def precision_scaling(subject: Rotation | ModelPair, witness: Witness) -> Finding | list[Measurement]:
     r"""The same code in bfloat16, float32 and float64 is wrong by the rounding of each, and by no more.
 
     The subject's ``make`` is called for one seeded Haar basis, rounded to each dtype, and fed the same rows (rounded
     to the coarsest, so that all see equal numbers). The reference is the declared formula in float64 with the basis
     *before* rounding. An error that is the same in two dtypes is not rounding, and the finer dtype has no room
     for it. numpy has no bfloat16, so float16 takes its place there; a dtype that the code refuses is left out.
+
+    Of a `ModelPair` stored in float32 or float64, ``after`` is cast to each dtype that is no finer, and its logits are
+    compared with those of ``before`` in float64, within the noise that ``before`` itself shows in that dtype.
 
     Catches
     -------
@@ -42,7 +46,7 @@ def precision_scaling(subject: Any, witness: Witness) -> Finding | list[Measurem
     facebookresearch/SpinQuant#14 and vllm-project/llm-compressor#1637 (embedding means; an MSE of 8e-3 is allowed in
     bf16, fp32 and fp64 alike), intel/auto-round#1631, NVIDIA/Model-Optimizer#885.
     """
-    return _of_rotation(subject, witness)
+    return of_pair(subject) if isinstance(subject, ModelPair) else _of_rotation(subject, witness)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,8 +75,8 @@ def _of_rotation(subject: Rotation, witness: Witness) -> Finding | list[Measurem
         return Missing(argument="make", reason="the same code is needed in other dtypes")
     dtypes = (torch.float16 if subject.numpy else torch.bfloat16, torch.float32, torch.float64)
     basis = haar(subject.width, seed=witness.generator("basis"))
-    shifted = witness.normal("activations", witness.rows, subject.width)
-    shifted = shifted if subject.mean is None else shifted + to_float64(subject.mean)
+    drawn = rows(subject, witness)
+    shifted = drawn if subject.mean is None else drawn + to_float64(subject.mean)
     x = shifted.to(dtypes[0]).double()
     runs = [run for dtype in dtypes if (run := _run(subject, basis, x, dtype)) is not None]
     if len(runs) < 2:
@@ -81,7 +85,9 @@ def _of_rotation(subject: Rotation, witness: Witness) -> Finding | list[Measurem
             reason=f"of {', '.join(map(dtype_name, dtypes))} it runs in {works}",
             needs="a make that takes bases of at least two dtypes",
         )
-    return [_measure(run, runs, basis, witness) for run in runs]
+    # the first failure is the one reported, and the coarsest dtype has the least power to name what it saw
+    reported = [*runs[1:-1], runs[0], runs[-1]]
+    return [_measure(run, runs, basis, witness) for run in reported]
 
 
 def _run(subject: Rotation, basis: torch.Tensor, x: torch.Tensor, dtype: torch.dtype) -> _Run | None:

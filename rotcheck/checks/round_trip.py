@@ -46,9 +46,9 @@ def round_trip(subject: Rotation, witness: Witness) -> Measurement:
     named = {"rotate(rotate(x))": prepared @ operator @ operator, "rotate(x) (still rotated)": prepared @ operator}
     rivals = [Distance(name="zeros", error=back.norm().item() / target.norm().item(), separation=1.0)]
     scale = ((back * target).sum() / target.square().sum()).item()
-    if min(abs(scale - 1), abs(scale)) > 2 * allowed.value:  # the scale is fitted: a fit that is none says nothing
-        if (error := relative(back, scale * target) / abs(scale)) <= allowed.value:
-            rivals.append(Distance(name=f"{scale:.10g} x", error=error, separation=abs(scale - 1)))
+    error = relative(back, scale * target) / abs(scale) if scale else float("inf")
+    if min(abs(scale - 1), abs(scale)) > 2 * allowed.value and error <= allowed.value:  # a fitted scale, if it is one
+        rivals.append(Distance(name=f"{scale:.10g} x", error=error, separation=abs(scale - 1)))
     for name, candidate in named.items():
         if (separation := relative(candidate, prepared)) > 2 * allowed.value:
             rivals.append(Distance(name=name, error=relative(back, candidate), separation=separation))

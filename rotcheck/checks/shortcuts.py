@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rotcheck.checking import Measurement, Missing, check
+from rotcheck.checking import Broken, Measurement, Missing, check
 from rotcheck.checks._sliced import shortcut_matrices
 from rotcheck.measures.shortcuts import null_conditions, retained_energy, spectrum
 from rotcheck.outcome import Distance
@@ -19,7 +19,7 @@ NULL_SIZE = 1024
 
 
 @check(code="ROT301", kinds=["SlicedModel"])
-def shortcuts(subject: SlicedModel, witness: Witness) -> list[Measurement] | Missing:
+def shortcuts(subject: SlicedModel, witness: Witness) -> list[Measurement | Broken] | Missing:
     r"""Every stored shortcut S, (w, v), between sites of a stream of width d, has the spectrum of a product
     ``U[:, :w].T @ V[:, :v]``: no singular value above 1, and at least ``max(0, w + v - d)`` equal to 1.
 
@@ -35,7 +35,8 @@ def shortcuts(subject: SlicedModel, witness: Witness) -> list[Measurement] | Mis
 
     Cannot see
     ----------
-    A transposed shortcut or one between the wrong bases (see `tensor_bases`); how much is lost.
+    A transposed shortcut or one between the wrong bases (see `tensor_bases`); zeros where ``w + v <= d``, because two
+    such subspaces may be orthogonal; how much is lost.
 
     References
     ----------
@@ -48,6 +49,9 @@ def shortcuts(subject: SlicedModel, witness: Witness) -> list[Measurement] | Mis
     moments = subject.calibration.moments(subject.statistic) if subject.plan and subject.calibration else None
     findings, nulls = [], {}
     for site, name, matrix in stored:
+        if not matrix.isfinite().all():  # no singular values
+            findings.append(Broken(what=f"has entries that are not finite in {name}", place=name))
+            continue
         s = spectrum(matrix, d)
         excess = max(0.0, s.cosines[0].item() - 1.0)
         # Only the larger of the two widths limits how many values there are to be one.
@@ -61,7 +65,7 @@ def shortcuts(subject: SlicedModel, witness: Witness) -> list[Measurement] | Mis
                       ("5 %", null[1].item()), ("95 %", null[-2].item())]  # fmt: skip
         if moments is not None:
             facts.append(
-                ("energy that passes", retained_energy(matrix, subject.plan.sliced_basis(site), moments[site]))
+                ("energy that passes", retained_energy(matrix, subject.plan.sliced_basis(site), moments[site].cpu()))
             )
         rivals = ()
         if s.shared:

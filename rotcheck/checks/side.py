@@ -17,7 +17,7 @@ from rotcheck.witness import Witness
 def side(subject: Rotation, witness: Witness) -> Measurement:
     r"""The declared formula, such as ``x @ basis``, fits the output, and its rivals do not.
 
-    The subject is fed seeded Gaussian rows; its output is compared in float64 with the claim and with every
+    The subject is fed seeded random rows; its output is compared in float64 with the claim and with every
     rival of its `Convention` (transposed, ascending order, flipped rows, twice, not at all, negated) and
     with ``x`` in each neighbouring basis. A supplied basis leaves no gauge freedom: the comparison is exact, so a
     skew-symmetric basis with ``x @ basis.T`` (every sign flipped) fails. When this basis cannot tell (a symmetric

@@ -13,7 +13,7 @@ from rotcheck.checks._models import (
     model_sites,
     record_streams,
 )
-from rotcheck.outcome import Distance
+from rotcheck.outcome import Distance, Outcome
 from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.running import cast, model_dtype
 from rotcheck.tolerance import dtype_name
@@ -93,6 +93,6 @@ def first_divergence(subject: ModelPair) -> str:
     if subject.modules is None or subject.architecture is None:
         return ""
     verdict = streams.run(subject)
-    if verdict.place:
-        return verdict.place
-    return "" if verdict.claim is None else "the head, or the readers of the last site: all streams agree"
+    if verdict.outcome is Outcome.PASSED:  # its place is then that of the tightest pass
+        return "the head, or the readers of the last site: all streams agree"
+    return verdict.place if verdict.outcome is Outcome.FAILED else ""

@@ -55,7 +55,11 @@ def tensor_bases(subject: SlicedModel, witness: Witness) -> list[Finding]:
         if part.bias is not None:
             name = f"{part.name}.bias"
             findings.append(_compare(name, stored.get(name), _bias_candidates(part, plan), part, allowed))
-    for site, name, matrix in shortcut_matrices(subject):
+    shortcuts = shortcut_matrices(subject)
+    for site in set(range(plan.n_sites - 1)) - {site for site, _, _ in shortcuts}:
+        if plan.site_basis[site] != plan.site_basis[site + 1]:
+            findings.append(Broken(what=f"has no shortcut from site {site} to site {site + 1}, whose bases differ"))
+    for site, name, matrix in shortcuts:
         before, after = plan.sliced_basis(site), plan.sliced_basis(site + 1)
         candidates = {"its bases, U.T @ U_next": before.T @ after}
         if before.shape == after.shape:

@@ -41,7 +41,10 @@ def tied_weights(subject: ModelPair | SlicedModel, witness: Witness) -> Measurem
     after = logits(again, batches, what=f"{subject} after tie_weights()")
     head, embedding = again.get_output_embeddings(), again.get_input_embeddings()
     rivals = ()
-    if head is not None and head.weight.shape == embedding.weight.shape:
+    # Behind a project_out the head reads no stream and takes no gain: untied, it rightly stays equal to the embedding.
+    untied = not getattr(model.config, "tie_word_embeddings", True)
+    comparable = head is not None and head.weight.shape == embedding.weight.shape
+    if comparable and not (untied and torch.equal(head.weight, embedding.weight)):
         head.weight = torch.nn.Parameter(embedding.weight.detach().clone())
         tied = logits(again, batches, what=f"{subject} with a tied head")
         rivals = (

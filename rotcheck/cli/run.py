@@ -93,7 +93,7 @@ def _verify(
 def _reproduce(target: str, *, everything: bool, device: str) -> str:
     """What stands between ``rotcheck run`` and ``--select`` in a command that repeats a verdict."""
     parts = [shlex.quote(target)] if target else []
-    parts += ["--all"] * (everything and not target)
+    parts += ["--all"] * everything
     parts += [f"--device {shlex.quote(device)}"] * (device != "cpu" or not parts)
     return " ".join(parts)
 

@@ -60,7 +60,7 @@ def subjects(target: str, *, everything: bool, seed: int, device: str) -> Iterab
     _refuse_files(target)
     from rotcheck.subjects.builtin import model_subjects
 
-    return model_subjects(target, seed=seed, device=device)
+    return model_subjects(target, everything=everything, seed=seed, device=device)
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def _from_module(name: str, attribute: str, target: str) -> list[Labelled]:
             raise RotcheckError(f"{target}: {name} has no attribute {part!r}: {cure}")
         value = getattr(value, part)
     made = value
-    if callable(value) and (isinstance(value, type) or not hasattr(value, "kind")):
+    if callable(value) and not isinstance(value, type) and not hasattr(value, "kind"):
         made = _guarded(value, f"{target}()")
     return _labelled(made, target)
 
@@ -133,10 +133,10 @@ def _labelled(value: Any, target: str) -> list[Labelled]:
         pairs = [(target, value)]
     if not pairs:
         raise RotcheckError(f"{target} is empty: give at least one subject")
-    return [_one(label, subject, target) for label, subject in pairs]
+    return [_one(label, subject) for label, subject in pairs]
 
 
-def _one(label: str, subject: Any, target: str) -> Labelled:
+def _one(label: str, subject: Any) -> Labelled:
     if hasattr(subject, "subject") and hasattr(subject, "label"):
         return Labelled(
             label=subject.label,
@@ -145,8 +145,6 @@ def _one(label: str, subject: Any, target: str) -> Labelled:
             allow_undecided=getattr(subject, "allow_undecided", {}),
         )
     if isinstance(subject, type) or not isinstance(getattr(subject, "kind", None), str):
-        what = f"the class {subject.__name__}" if isinstance(subject, type) else f"a {type(subject).__name__}"
-        raise RotcheckError(
-            f"{label} in {target} is {what}, not a subject: make a rotcheck.Rotation or ModelPair of it"
-        )
+        what = f"the class {subject.__name__}" if isinstance(subject, type) else f"of type {type(subject).__name__}"
+        raise RotcheckError(f"{label} is {what}, not a subject: make a rotcheck.Rotation or ModelPair of it")
     return Labelled(label=label, subject=subject)

@@ -75,7 +75,7 @@ def _defects() -> tuple[Defect, ...]:
         found.append(
             Defect(
                 name=name, kind="ModelPair", issue="spcl/QuaRot#30", summary=summary,
-                killed_by=("equivalence", "streams", "norm_fusion"),
+                killed_by=("equivalence", "streams", "norm_fusion", "precision_scaling"),
                 plant=lambda seed, steps=steps: pair(seed, steps=steps), twin=pair,
             )
         )  # fmt: skip

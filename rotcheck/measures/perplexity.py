@@ -29,7 +29,7 @@ class Perplexity:
     @property
     def perplexity(self) -> float:
         """``exp(sum of losses / sum of tokens)``: over tokens, not a mean of window means."""
-        return math.exp(self.losses.sum() / self.tokens.sum())
+        return _exp(self.losses.sum() / self.tokens.sum())
 
     def __repr__(self) -> str:
         return f"Perplexity({self.perplexity:.3f}, {len(self.losses)} windows, {int(self.tokens.sum())} tokens)"
@@ -98,12 +98,14 @@ def paired_ratio(
     Raises
     ------
     RotcheckError
-        When the two were not measured on the same windows.
+        When the two were not measured on the same windows, or on one window only.
     """
     if not np.array_equal(model.tokens, reference.tokens):
         raise RotcheckError(
             f"{len(model.tokens)} and {len(reference.tokens)} windows cannot be paired: measure both on the same text"
         )
+    if len(model.losses) < 2:
+        raise RotcheckError("one window has no interval: measure both on two windows or more")
     difference = model.losses - reference.losses
 
     def mean(d: Sequence[float], t: Sequence[float], axis: int = -1) -> np.ndarray:
@@ -114,4 +116,12 @@ def paired_ratio(
         n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     value = difference.sum() / reference.tokens.sum()
-    return Ratio(value=math.exp(value), low=math.exp(interval.low), high=math.exp(interval.high))
+    return Ratio(value=_exp(value), low=_exp(interval.low), high=_exp(interval.high))
+
+
+def _exp(nats: float) -> float:
+    """``exp``, infinite where a broken model's loss is beyond the range of a float."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf

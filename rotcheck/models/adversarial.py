@@ -31,8 +31,7 @@ def adversarial_opt(
     """OPT in eval mode with random gains (1 +- 0.3), biases (0.3) and embeddings of non-zero mean.
 
     Linear weights have variance 1/fan_in, so activations and logits are of order one to ten. Everything is
-    drawn in float64 from one ``torch.Generator`` and then cast; torch's global random state is left as it
-    was.
+    drawn in float64 from one ``torch.Generator`` and then cast; torch's global random state is not used.
 
     Parameters
     ----------
@@ -63,8 +62,10 @@ def adversarial_opt(
         eos_token_id=2,
     )
     config._attn_implementation = "sdpa"
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("meta"):  # no time is spent on initial values that are overwritten
         model = OPTForCausalLM(config).to(dtype).eval()
+    model.to_empty(device="cpu")
+    model.tie_weights()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

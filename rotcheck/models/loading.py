@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from rotcheck.errors import RotcheckError
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 BUNDLED = "bundled"
 """The name that stands for the tiny OPT of this package."""
+
+UNREADABLE = (
+    ArithmeticError, AssertionError, AttributeError, KeyError, OSError, RuntimeError, StrictDataclassError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What transformers raises for files that hold the wrong values, where it does not check them itself."""
 
 
 def resolve(name: str | os.PathLike[str]) -> str:
@@ -39,8 +46,7 @@ def resolve(name: str | os.PathLike[str]) -> str:
         if not (path / "config.json").is_file():
             raise RotcheckError(f"{path} is not a model directory: it has no config.json")
         return str(path)
-    looks_local = path.exists() or text.startswith((".", "/", "~")) or text.count("/") != 1 or "\\" in text
-    if looks_local and not _hub_name(text):
+    if path.exists() or not _hub_name(text):
         raise RotcheckError(f"no model at {text}: give a directory with config.json, a hub name, or {BUNDLED!r}")
     return text
 
@@ -86,7 +92,7 @@ def load_model(name: str | os.PathLike[str], dtype: torch.dtype | None = None) -
             )
     except SafetensorError as error:
         raise RotcheckError(f"{where} has a damaged safetensors file: {error}; copy it again") from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise RotcheckError(f"cannot load a model from {where}: {_first_line(error)}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(map(str, info.get(kind) or ())):
@@ -129,7 +135,7 @@ def load_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
     where = resolve(name)
     try:
         return AutoTokenizer.from_pretrained(where)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise RotcheckError(f"cannot load a tokenizer from {where}: {_first_line(error)}") from error
 
 
@@ -140,5 +146,7 @@ def _hub_name(text: str) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    lines: list[Any] = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip() if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):  # what is wrong comes after the colon
+        return f"{lines[0]} {lines[1]}"
+    return lines[0] if lines else type(error).__name__

@@ -71,10 +71,12 @@ def token_windows(
     Raises
     ------
     RotcheckError
-        When the text has too few tokens for one window, or for the windows asked for.
+        When the text has too few tokens for one window, or for the windows asked for, or none are asked for.
     """
     if context < 2:
         raise RotcheckError(f"a context of {context} tokens predicts nothing: use at least 2")
+    if windows is not None and windows < 1:
+        raise RotcheckError(f"{windows} windows measure nothing: use at least 1, or leave it out for all that fit")
     if not text.strip():
         raise RotcheckError("the text is empty: give a text with words in it")
     ids = torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long)

@@ -193,7 +193,8 @@ def make_plan(
     sums: dict[int, Tensor] = {}
     for site, group in enumerate(groups):
         sums[group] = sums[group] + moments[site] if group in sums else moments[site]
-    bases = tuple(principal_basis(sums[group])[0] for group in range(len(sums)))
+    # Decomposed where the moments are, kept on the CPU: a plan outlives the model that it was made from.
+    bases = tuple(principal_basis(sums[group])[0].cpu() for group in range(len(sums)))
     widths = schedule.widths(calibration.hidden_size, len(groups))
     oriented = orient(bases, groups, widths, orientation=orientation, seed=seed)
     return Plan(bases=oriented, site_basis=groups, widths=widths, name=f"{shared} {statistic} {orientation}")

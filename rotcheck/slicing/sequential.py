@@ -97,7 +97,7 @@ def sequential_plan(
                 streams[number] = steps.send(_project(stream, kept_axes))
     calibration = sums.calibration()
     groups = tuple(range(len(found)))
-    oriented = orient(tuple(bases), groups, widths, orientation=orientation, seed=seed)
+    oriented = orient(tuple(basis.cpu() for basis in bases), groups, widths, orientation=orientation, seed=seed)
     name = f"per-layer sequential {statistic} {orientation}"
     return Plan(bases=oriented, site_basis=groups, widths=widths, name=name), calibration
 

@@ -20,6 +20,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from rotcheck.errors import RotcheckError
 from rotcheck.models.architecture import SLICED_PREFIX
+from rotcheck.models.loading import quiet
 from rotcheck.slicing.fields import check_fields
 from rotcheck.slicing.sliced import CLASSES, is_sliced
 
@@ -72,7 +73,7 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str], tokenizer: A
     partial = target.parent / f".{target.name}.{uuid.uuid4().hex}"
     try:
         partial.mkdir()
-        with _unchanged(model.config, "dtype", "architectures"):
+        with _unchanged(model.config, "dtype", "architectures"), quiet():
             # One file: an index adds a way to be inconsistent and buys nothing on a local disk.
             model.save_pretrained(partial, max_shard_size="1000TB")
         if tokenizer is not None:
@@ -109,7 +110,8 @@ def load(directory: str | os.PathLike[str], dtype: torch.dtype | None = None) ->
     generation = _generation_config(root)
     tensors, saved = _tensors(root, _shapes(model_class, config, root))
     # Without a path, transformers does not look for adapters or remote files by itself.
-    model = model_class.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype or saved)
+    with quiet():
+        model = model_class.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype or saved)
     if generation is not None:
         model.generation_config = generation
     return model.eval()

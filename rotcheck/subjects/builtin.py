@@ -19,6 +19,7 @@ from rotcheck.slicing import Schedule, calibrate, load, make_plan, rotate_and_sl
 from rotcheck.slicing.calibrate import Calibration
 from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.rotation import Rotation
+from rotcheck.subjects.running import cast
 from rotcheck.subjects.sliced import SlicedModel
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ CALIBRATION_WINDOWS = 16
 
 COARSE = {
     "norm_fusion": "bfloat16 rounds more than a mean weighs in this stream; decided in float64 and float32",
+    "precision_scaling": "16-bit weights hide what is below their rounding; decided in float64 and float32",
     "kept_energy": "bfloat16 does not hold differences of these energies; decided in float64 and float32",
 }
 """What 16 bits cannot decide, and where it is decided instead."""
@@ -86,7 +88,8 @@ def model_subjects(name: str, *, everything: bool = False, seed: int = 0, device
         yield from _path(original, inputs, calibration, "k-block:2", change="attention")
         yield _sequential(original, inputs, windows)
         for dtype in (torch.float32, torch.bfloat16):
-            yield from _path(original.to(dtype), inputs, calibration, "k-block:2")  # the last use of the original
+            # A copy: a caller who lists all subjects first still holds the original in the earlier ones.
+            yield from _path(cast(original, dtype), inputs, calibration, "k-block:2")
 
 
 def _path(

@@ -36,9 +36,11 @@ def as_batches(inputs: Any) -> tuple[Batch, ...]:
         if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or not ids.numel():
             shape = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
             raise RotcheckError(f"inputs must be token ids of shape (batch, tokens), got {shape}")
-        mask = batch.get("attention_mask", torch.ones_like(ids))
-        if mask.shape != ids.shape:
-            raise RotcheckError(f"attention_mask has shape {tuple(mask.shape)}, input_ids {tuple(ids.shape)}")
+        mask = batch.get("attention_mask")
+        mask = torch.ones_like(ids) if mask is None else mask
+        if not isinstance(mask, Tensor) or mask.shape != ids.shape:
+            shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+            raise RotcheckError(f"attention_mask has shape {shape}, input_ids {tuple(ids.shape)}")
         found.append({"input_ids": ids, "attention_mask": mask})
     if not found:
         raise RotcheckError("inputs hold no batch: give at least one tensor of token ids")
@@ -47,9 +49,18 @@ def as_batches(inputs: Any) -> tuple[Batch, ...]:
     return tuple(found)
 
 
+def longest_row(batch: Batch, limit: int) -> Batch:
+    """The longest row of a batch without its padding, cut to ``limit`` tokens: (1, T)."""
+    mask = batch["attention_mask"].bool()
+    index = int(mask.sum(1).argmax())
+    ids = batch["input_ids"][index][mask[index]][:limit].unsqueeze(0)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
 def is_transformer(model: Any) -> bool:
     """Whether ``model`` is a transformers module, which can be copied, cast and looked into."""
-    return isinstance(model, nn.Module) and hasattr(model, "config")
+    # A stranger's plain module may have a ``config`` of its own, and then takes the ids alone.
+    return isinstance(model, nn.Module) and hasattr(getattr(model, "config", None), "model_type")
 
 
 def model_dtype(model: Any) -> torch.dtype | None:

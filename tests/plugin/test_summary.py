@@ -43,3 +43,16 @@ def test_short_summary_has_the_diagnosis(run):
 def test_the_exit_code_is_pytest_s_own(run):
     assert run().ret == 0
     assert run(subject="error=3.0").ret == 1
+
+
+def test_a_failure_that_a_passing_test_asked_for_is_no_finding(run):
+    source = "import rotcheck, toys\n\ndef test_kill():\n"
+    source += "    assert rotcheck.verify(toys.Toy(error=3.0), checks=toys.CHECKS).exit_code == 1\n"
+    run(source=source).stdout.no_fnmatch_line("*= rotcheck =*")
+    run("-v", source=source).stdout.fnmatch_lines(["TOY01 fits *expected failure *::test_kill"])
+
+
+def test_a_failure_under_the_user_s_own_xfail_is_no_finding(run):
+    source = "import pytest, rotcheck, toys\n\n@pytest.mark.xfail(reason='issue 2')\ndef test_known():\n"
+    source += "    rotcheck.assert_verified(toys.Toy(error=3.0), checks=toys.CHECKS)\n"
+    run(source=source).stdout.no_fnmatch_line("*= rotcheck =*")

@@ -16,3 +16,11 @@ def test_report_and_summary_survive_workers(run, pytester):
     counts = Report.read(pytester.path / "out.json").counts()
     assert counts == {"failed": 1, "passed": 2}
     assert [path.name for path in pytester.path.glob("*.json")] == ["out.json"]
+
+
+def test_a_wrong_name_is_said_by_the_tests_of_a_worker(run, pytester):
+    # a worker is told by this attribute; a real one would take half a minute to import torch
+    pytester.makeconftest("def pytest_collection(session):\n    session.config.workerinput = {}\n")
+    result = run("--rotcheck-select=fitz")
+    result.assert_outcomes(errors=3)
+    result.stdout.fnmatch_lines(["*--rotcheck-select or --rotcheck-ignore: *did you mean fits?"])
