@@ -2,9 +2,10 @@
 
     python benchmarks/perplexity_table.py --out benchmarks/results/perplexity-25.json
 
-Everything comes from the bundled model and texts. Rows: SliceGPT's sequential calibration, one basis per site, K layers
-per block, one basis. Columns: the statistic that is summed over the sites of a basis. Each cell is a ratio to the
-dense perplexity on the same windows, with a paired bootstrap interval. The table is printed as Markdown.
+Everything comes from the bundled model and texts. Rows: SliceGPT's sequential calibration, one basis per site, K
+layers per block, one basis. Columns: the statistic that is summed over the sites of a basis; the last is the choice of
+an earlier implementation, raw sums over layer outputs alone, the basis changing at the attention write. Each cell is a
+ratio to the dense perplexity on the same windows, with a paired bootstrap interval. Printed as Markdown.
 """
 
 from __future__ import annotations
@@ -18,14 +19,26 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from rotcheck.bases import principal_basis
 from rotcheck.measures.perplexity import Perplexity, paired_ratio, perplexity
 from rotcheck.models import bundled
 from rotcheck.models.loading import load_model, load_tokenizer
 from rotcheck.models.text import read_text, token_windows
 from rotcheck.report import environment
-from rotcheck.slicing import Schedule, calibrate, make_plan, parameter_counts, rotate_and_slice, sequential_plan
+from rotcheck.slicing import (
+    Calibration,
+    Plan,
+    Schedule,
+    calibrate,
+    make_plan,
+    parameter_counts,
+    parse,
+    rotate_and_slice,
+    sequential_plan,
+)
 
 STATISTICS = ("raw", "unit_trace", "token_rms")
+OUTPUTS = "raw, layer outputs only"
 BLOCKS = (1, 2, 3, 4, 6, 12)
 
 
@@ -52,8 +65,12 @@ def main() -> None:
     cells: dict[tuple[str, str], Perplexity] = {}
     rows = []
     for name in tqdm(names, disable=None):
-        for statistic in STATISTICS:
-            if name.endswith("sequential"):
+        for statistic in (*STATISTICS, OUTPUTS):
+            if statistic == OUTPUTS:
+                if not name.startswith("k-block"):
+                    continue
+                plan = outputs_only(calibration, int(name.partition(":")[2]), schedule)
+            elif name.endswith("sequential"):
                 plan, _ = sequential_plan(model, batches, schedule, statistic=statistic)
             else:
                 plan = make_plan(calibration, name, schedule, statistic=statistic)
@@ -66,8 +83,8 @@ def main() -> None:
             )  # fmt: skip
             tqdm.write(json.dumps(rows[-1]))
     steps = []
-    for statistic in STATISTICS:
-        for small, large in itertools.pairwise(names[1:]):
+    for statistic in (*STATISTICS, OUTPUTS):
+        for small, large in itertools.pairwise(name for name in names[1:] if (name, statistic) in cells):
             ratio = paired_ratio(cells[large, statistic], cells[small, statistic])
             steps.append({"statistic": statistic, "from": small, "to": large, "ratio": asdict(ratio)})
     result = {
@@ -80,16 +97,31 @@ def main() -> None:
     print(table(result))
 
 
+def outputs_only(calibration: Calibration, k: int, schedule: Schedule) -> Plan:
+    """K layers per block, each basis from the outputs of its own layers (and the first from the embeddings too)."""
+    moments, layers = calibration.moments("raw"), calibration.n_layers
+    groups = parse(f"k-block:{k}").groups(layers, change="attention")
+    bases = []
+    for first in range(0, layers, k):
+        total = sum(moments[2 * (layer + 1)] for layer in range(first, min(first + k, layers)))
+        bases.append(principal_basis(total if first else total + moments[0])[0])
+    widths = schedule.widths(calibration.hidden_size, len(groups))
+    return Plan(bases=tuple(bases), site_basis=groups, widths=widths, name=f"k-block:{k} {OUTPUTS}")
+
+
 def table(result: dict) -> str:
     """The result as Markdown: perplexity, and its ratio to the dense one with a 95 % interval."""
     lines = [f"dense {result['dense']:.3f} ({result['tokens']} tokens)", "", "| plan | shortcut bytes (fp16) | "]
-    lines[-1] += " | ".join(STATISTICS) + " |"
-    lines.append("|---" * (2 + len(STATISTICS)) + "|")
+    columns = [*STATISTICS, OUTPUTS]
+    lines[-1] += " | ".join(columns) + " |"
+    lines.append("|---" * (2 + len(columns)) + "|")
     for name in dict.fromkeys(row["plan"] for row in result["rows"]):
         found = {row["statistic"]: row for row in result["rows"] if row["plan"] == name}
         cells = [
             f"{r['perplexity']:.2f} ({r['ratio']['value']:.3f}, {r['ratio']['low']:.3f} to {r['ratio']['high']:.3f})"
-            for r in (found[s] for s in STATISTICS)
+            if (r := found.get(s))
+            else ""
+            for s in columns
         ]
         lines.append(f"| {name} | {found['raw']['shortcut_bytes_fp16']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -2,8 +2,9 @@
 
     python benchmarks/sizes.py --out benchmarks/results/sizes.json
 
-`ratio` is parameters after over before; shortcuts are in MiB at float16. "Padding" is what the dense (w, d) identity of other
-implementations would take at the last site of a plan that shares its last basis; here it is appended zeros, and takes nothing.
+`ratio` is parameters after over before; shortcuts are in MiB at float16. "Padding" is what the dense (w, d) identity
+of other implementations would take at the last site of a plan that shares its last basis; here it is appended zeros,
+and takes nothing.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def sizes(name: str) -> list[dict]:
             counts = parameter_counts(skeleton(config, widths, groups))
             padding = 0 if plan == "per-layer" else 2 * widths[0] * widths[-1]
             rows.append(
-                {"model": name, "plan": plan, "sparsity": sparsity, "width": widths[0], "shortcuts": counts["shortcuts"],
-                 "shortcut_mib": counts["shortcut_bytes_fp16"] / 2**20, "padding_mib": padding / 2**20,
+                {"model": name, "plan": plan, "sparsity": sparsity, "width": widths[0],
+                 "shortcuts": counts["shortcuts"], "shortcut_mib": counts["shortcut_bytes_fp16"] / 2**20, "padding_mib": padding / 2**20,
                  "ratio": counts["total"] / dense}
             )  # fmt: skip
     return rows

@@ -58,9 +58,9 @@ def test_a_factor_of_one_would_raise_alarms(right):
 @pytest.mark.parametrize("source", ["QR", "eigh"])
 @pytest.mark.parametrize("n", [3, 4, 6, 12])
 def test_factorisations_of_small_matrices_are_orthogonal_enough(source, n):
-    """The tightest place of all. With ``sqrt(d)`` in place of ``sqrt(4 d)`` 2000 draws came to 0.94 of the allowance."""
+    """The tightest place of all: with ``sqrt(d)`` in place of ``sqrt(4 d)``, 2000 draws came to 0.94 at n = 6."""
     worst = 0.0
-    for seed in range(2000, 2150):
+    for seed in range(2000, 2050):
         basis = haar(n, seed=seed)
         if source == "eigh":
             basis = principal_basis(basis @ torch.diag(torch.rand(n, generator=_generator(seed)).double()) @ basis.T)[0]

@@ -21,7 +21,7 @@ def computing(notation, basis, **changes):
 
 @pytest.mark.parametrize("name", [name for name in FORMULAS if name != "x @ basis"])
 @settings(max_examples=8)
-@given(n=SIZES, seed=SEEDS)
+@given(n=st.integers(8, 48), seed=SEEDS)  # at n = 3 a draw in a hundred is its own inverse to bfloat16
 def test_every_rival_is_named(run, dtype, name, n, seed):
     verdict = run("side", computing(name, haar(n, seed=seed).to(dtype), name="f"), seed)
     assert verdict.headline == f"f computes {name}, declared x @ basis"
