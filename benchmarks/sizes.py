@@ -48,11 +48,10 @@ def sizes(name: str) -> list[dict]:
             widths = Schedule.constant(sparsity).widths(shape["hidden_size"], len(groups))
             counts = parameter_counts(skeleton(config, widths, groups))
             padding = 0 if plan == "per-layer" else 2 * widths[0] * widths[-1]
-            rows.append(
-                {"model": name, "plan": plan, "sparsity": sparsity, "width": widths[0],
-                 "shortcuts": counts["shortcuts"], "shortcut_mib": counts["shortcut_bytes_fp16"] / 2**20, "padding_mib": padding / 2**20,
-                 "ratio": counts["total"] / dense}
-            )  # fmt: skip
+            row = {"model": name, "plan": plan, "sparsity": sparsity, "width": widths[0]}
+            row |= {"shortcuts": counts["shortcuts"], "shortcut_mib": counts["shortcut_bytes_fp16"] / 2**20}
+            row |= {"padding_mib": padding / 2**20, "ratio": counts["total"] / dense}
+            rows.append(row)
     return rows
 
 

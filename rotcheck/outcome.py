@@ -117,11 +117,13 @@ class Verdict:
             raise CheckFailed(self)
 
 
-class CheckFailed(AssertionError):
+class CheckFailed(AssertionError):  # noqa: N818 - it is no error of this package, it is a failed check
     """Raised for a verdict that is not a pass. The verdict is in ``error.verdict``.
 
     The text starts with the diagnosis, because test runners show only the first line in their summary.
     """
+
+    __module__ = "rotcheck"  # where people find it; the summary has room for few characters
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(str(verdict))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rotcheck.checking import Measurement, check
+from rotcheck.checking import Broken, Measurement, check
 from rotcheck.checks._models import model_allowance
 from rotcheck.checks.streams import first_divergence
 from rotcheck.outcome import Distance
@@ -14,7 +14,7 @@ from rotcheck.witness import Witness
 
 
 @check(code="ROT201", kinds=["ModelPair"])
-def equivalence(subject: ModelPair, witness: Witness) -> Measurement:
+def equivalence(subject: ModelPair, witness: Witness) -> Measurement | Broken:
     r"""The logits of ``after`` equal those of ``before``: ``max |d logit| / max |logit|`` is rounding.
 
     At full width (zero sparsity) a rotation loses nothing, whatever its bases, so any difference is a bug. The
@@ -25,7 +25,7 @@ def equivalence(subject: ModelPair, witness: Witness) -> Measurement:
     -------
     A module that reads or writes in another basis than its neighbour, a bias, position embedding or norm gain
     that was not rotated or folded, a head left tied, shortcuts left out or transposed; with modules, the first
-    site where the streams part is named.
+    site where the streams part is named. A model left in train mode.
 
     Cannot see
     ----------
@@ -34,13 +34,20 @@ def equivalence(subject: ModelPair, witness: Witness) -> Measurement:
 
     References
     ----------
-    Danish-Ahmed007/Slicegpt-Global-Rotations (K-block); spcl/QuaRot#10, #24, #39.
+    Danish-Ahmed007/Slicegpt-Global-Rotations (K-block); spcl/QuaRot#10, #24, #39;
+    microsoft/TransformerCompression (replaced layers stay in train mode).
     """
     batches = subject.batches
     dtype = answer_dtype(subject.after, batches, what=f"after of {subject}")
     exact = cast(subject.before, torch.float64) if is_transformer(subject.before) else subject.before
     reference = logits(exact, batches, what=f"before of {subject}")
-    actual = logits(subject.after, batches, what=f"after of {subject}")
+    after = cast(subject.after, dtype) if is_transformer(subject.after) else subject.after
+    actual = logits(after, batches, what=f"after of {subject}")
+    if getattr(after, "training", False) and not torch.equal(logits(after, batches, what="after"), actual):
+        return Broken(
+            what="gives other logits at a second call: after is in train mode, so dropout is active",
+            hint="call eval() on the model that the rotation returns",
+        )
     allowed = model_allowance(subject.before, batches, dtype, reference)
     error = logit_error(actual, reference)
     constant = reference.mean(0, keepdim=True).expand_as(reference)

@@ -54,7 +54,7 @@ def norm_fusion(subject: ModelPair, witness: Witness) -> list[Measurement]:
     coarse = cast(subject.before, torch.float32 if dtype is torch.float64 else dtype)
     dense = record_streams(exact, architecture, batch)
     noisy = record_streams(coarse, architecture, batch)
-    rotated = record_streams(subject.after, architecture, batch)
+    rotated = record_streams(cast(subject.after, dtype), architecture, batch)
     return [
         _measure(subject, site, found, exact.get_submodule(site.norm), (h, h_noisy, y), architecture, dtype)
         for site, h, h_noisy, y in zip(found, dense, noisy, rotated, strict=True)

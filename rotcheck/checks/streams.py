@@ -49,7 +49,7 @@ def streams(subject: ModelPair, witness: Witness) -> list[Measurement] | Missing
     dtype = model_dtype(subject.after)
     exact = cast(subject.before, torch.float64)
     before = record_streams(exact, architecture, batch)
-    after = record_streams(subject.after, architecture, batch)
+    after = record_streams(cast(subject.after, dtype), architecture, batch)
     coarse_dtype = torch.float32 if dtype is torch.float64 else dtype
     coarse = record_streams(cast(subject.before, coarse_dtype), architecture, batch)
     findings = []

@@ -75,6 +75,13 @@ def _tied_again(seed: int) -> ModelPair:
     return ModelPair(model, after, inputs=batch, name="planted")
 
 
+def _left_in_train_mode(seed: int) -> ModelPair:
+    subject = pair(seed)
+    for layer in subject.after.train().model.decoder.layers:
+        layer.dropout = 0.1
+    return subject
+
+
 def _dead_branch(seed: int) -> ModelPair:
     subject = pair(seed)
     before, after = copy.deepcopy(subject.before), subject.after
@@ -138,6 +145,15 @@ DEFECTS = (
         plant=_tied_again,
         twin=pair,
         killed_by=("tied_weights",),
+    ),
+    Defect(
+        name="left_in_train_mode",
+        kind="ModelPair",
+        issue="microsoft/TransformerCompression, replace_layers",
+        summary="the rotated model comes back in train mode, with dropout active",
+        plant=_left_in_train_mode,
+        twin=pair,
+        killed_by=("equivalence",),
     ),
     Defect(
         name="dead_branch",

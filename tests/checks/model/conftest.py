@@ -62,7 +62,7 @@ def make_sliced(
     *, seed=0, grouping="k-block:2", change="attention", steps=RIGHT, layers=LAYERS, padded=True,
     dtype=torch.float64, schedule=None, statistic="raw", used=lambda plan: plan, declared=lambda plan: plan, **options,
 ) -> SlicedModel:  # fmt: skip
-    """A model sliced by a quarter with principal axes; ``used`` and ``declared`` change what it is made with, or says."""
+    """A model sliced by a quarter with principal axes; ``used`` and ``declared`` change what made it, or what it says."""
     model, batch = _model(seed, layers, padded, dtype, options)
     more = adversarial_batch(model, seed=seed + 2, batch=12, length=32)
     calibration = calibrate(model, [batch, more], statistics=("raw", "token_rms"))
@@ -77,7 +77,7 @@ def make_sliced(
 
 @pytest.fixture(scope="session")
 def build():
-    """``pair(...)``, ``sliced(...)``, ``bases(f)``: a plan with other bases; steps that are right, or leave all means."""
+    """``pair(...)``, ``sliced(...)``, ``bases(f)``: a plan with other bases; right steps, and those that leave means."""
 
     def bases(change):
         return lambda plan: replace(plan, bases=tuple(change(basis).contiguous() for basis in plan.bases))

@@ -24,9 +24,12 @@ def test_silent_on_sliced_models(right_sliced, passes):
     passes("decoding", right_sliced)
 
 
-def test_silent_in_bfloat16(coarse_pair, coarse_sliced, judge):
-    for subject in (coarse_pair, coarse_sliced):
-        assert judge("decoding", subject).outcome in (Outcome.PASSED, Outcome.UNDECIDED)
+def test_bfloat16_is_never_failed(coarse_pair, judge):
+    assert judge("decoding", coarse_pair).outcome in (Outcome.PASSED, Outcome.UNDECIDED)
+
+
+def test_sliced_models_in_bfloat16_are_never_failed(coarse_sliced, judge):
+    assert judge("decoding", coarse_sliced).outcome in (Outcome.PASSED, Outcome.UNDECIDED)
 
 
 @pytest.mark.parametrize("longest", [4, 6, 8, 11, 12, 15, 16])
@@ -56,9 +59,6 @@ def test_a_cache_that_is_dropped_in_every_layer_is_named(build, fails):
 
     def drop(module, args, kwargs):
         return args, {**kwargs, "past_key_values": None, "attention_mask": None, "position_ids": None}
-
-    def first_position(module, args, kwargs, output):
-        return output - output + module(args[0] * 0 + 1, 0)
 
     for layer in subject.model.model.decoder.layers:
         layer.register_forward_pre_hook(drop, with_kwargs=True)

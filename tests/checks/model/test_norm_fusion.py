@@ -77,7 +77,7 @@ def test_the_eps_of_the_model_is_used(build, passes):
 
 def test_readers_are_out_of_sight_at_the_first_site(build, fails):
     """What the readers hold shows at the next site only."""
-    steps = dict((m[0], m[-1]) for m in MISTAKES)["gain_not_folded"]
+    steps = {m[0]: m[-1] for m in MISTAKES}["gain_not_folded"]
     assert fails("norm_fusion", build.pair(steps=steps)).place.startswith("layer 0 feed-forward input")
 
 

@@ -20,8 +20,11 @@ def test_silent_on_sliced_models(right_sliced, passes):
     passes("tied_weights", right_sliced)
 
 
-def test_silent_in_bfloat16(coarse_pair, coarse_sliced, passes):
+def test_silent_in_bfloat16(coarse_pair, passes):
     passes("tied_weights", coarse_pair)
+
+
+def test_silent_on_sliced_models_in_bfloat16(coarse_sliced, passes):
     passes("tied_weights", coarse_sliced)
 
 
@@ -47,6 +50,18 @@ def test_a_model_that_is_rightly_tied_decides_nothing(build, judge):
     verdict = judge("tied_weights", tied)
     assert verdict.outcome is Outcome.UNDECIDED
     assert verdict.needs == "a model whose head differs from its embedding"
+
+
+def test_a_head_behind_a_projection_takes_no_gain_and_may_stay_equal(build, passes):
+    subject = build.pair(word_embed_proj_dim=24)
+    assert torch.equal(subject.after.lm_head.weight, subject.after.model.decoder.embed_tokens.weight)
+    assert passes("tied_weights", subject).rivals == ()
+
+
+def test_a_projected_model_that_is_tied_decides_nothing(build, judge):
+    subject = build.pair(word_embed_proj_dim=24)
+    subject.after.config.tie_word_embeddings = True
+    assert judge("tied_weights", subject).outcome is Outcome.UNDECIDED
 
 
 def test_a_sliced_embedding_is_no_rival_of_a_wider_head(build, passes):
