@@ -188,7 +188,7 @@ class Check:
 
 
 def _headline(subject: str, m: Measurement, outcome: Outcome, matched: Distance | None) -> str:
-    at = f" at {m.place}" if m.place else ""
+    at = f" at {m.place.partition(' (')[0]}" if m.place else ""  # the whole place has a line of its own
     if outcome is Outcome.PASSED:
         return f"{subject} {m.verb} {m.claim.name}"
     if outcome is Outcome.UNDECIDED:
@@ -198,7 +198,7 @@ def _headline(subject: str, m: Measurement, outcome: Outcome, matched: Distance 
         return f"{subject} {m.verb} {matched.name}{at}, declared {m.claim.name}"
     size = f"relative error {m.claim.error:.2e}, allowed {m.allowed.value:.2e}"
     tried = f"; matches none of {', '.join(r.name for r in m.rivals)}" if m.rivals else ""
-    return f"{subject} is not what is declared{at}: {m.claim.name} ({size}){tried}"
+    return f"{subject} does not match {m.claim.name}{at} ({size}){tried}"
 
 
 def _strongest(verdicts: Sequence[Verdict]) -> Verdict:

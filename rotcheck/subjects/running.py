@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ def as_batches(inputs: Any) -> tuple[Batch, ...]:
     """
     if isinstance(inputs, Tensor | Mapping):
         inputs = [inputs]
+    if not isinstance(inputs, Iterable):
+        raise RotcheckError(f"inputs must be token ids of shape (batch, tokens), got {type(inputs).__name__}")
     found = []
     for entry in inputs:
         batch = dict(entry) if isinstance(entry, Mapping) else {"input_ids": entry}

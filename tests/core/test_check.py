@@ -88,7 +88,7 @@ def test_a_need_that_the_kind_does_not_know_is_missing_too():
         (
             measured(5.0),
             Outcome.FAILED,
-            "thing is not what is declared: right (relative error 5.00e+00, allowed 1.00e-01); matches none of wrong",
+            "thing does not match right (relative error 5.00e+00, allowed 1.00e-01); matches none of wrong",
         ),
         (measured(0.0, 0.2), Outcome.UNDECIDED, "thing: cannot tell right from wrong on this witness"),
         (Undecided(reason="one token", needs="two tokens"), Outcome.UNDECIDED, "thing: one token"),

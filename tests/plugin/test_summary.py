@@ -22,7 +22,7 @@ def test_failures_only_without_verbose(run):
 
 def test_the_diagnosis_is_complete_on_a_narrow_terminal(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    headline = "TOY01 fits: toy is not what is declared: claim (relative error 3.00e+00, allowed 1.00e-01)"
+    headline = "TOY01 fits: toy does not match claim (relative error 3.00e+00, allowed 1.00e-01)"
     run(subject="error=3.0").stdout.fnmatch_lines([f"{headline}; matches none of rival"])
 
 
@@ -37,7 +37,7 @@ def test_silent_without_checks(run):
 
 def test_short_summary_has_the_diagnosis(run):
     result = run(subject="error=3.0")
-    result.stdout.fnmatch_lines(["FAILED *fits] - *TOY01 fits: toy is not what is declared: claim*"])
+    result.stdout.fnmatch_lines(["FAILED *fits] - *TOY01 fits: toy does not match claim*"])
 
 
 def test_the_exit_code_is_pytest_s_own(run):

@@ -31,10 +31,8 @@ SHAPES = {
     "k2-uneven": {"grouping": "k-block:2", "change": "mlp", "enable_bias": False},
     "k2-uneven-attention": {"grouping": "k-block:2", "tied": False, "word_embed_proj_dim": 24},
     "k3-of-5-attention": {"grouping": "k-block:3", "layers": 5},
-    "k3-is-global": {"grouping": "k-block:3", "change": "mlp", "padded": False, "enable_bias": False, "tied": False},
-    "float32-per-layer": {"grouping": "per-layer", "dtype": torch.float32},
+    "float32-per-layer": {"grouping": "per-layer", "dtype": torch.float32, "padded": False, "enable_bias": False},
     "float32-k2-attention": {"grouping": "k-block:2", "dtype": torch.float32, "word_embed_proj_dim": 24},
-    "float32-global": {"grouping": "global", "dtype": torch.float32, "padded": False, "enable_bias": False},
 }
 COARSE = {
     "bfloat16-per-layer": {"grouping": "per-layer", "dtype": torch.bfloat16},
@@ -62,7 +60,7 @@ def make_sliced(
     *, seed=0, grouping="k-block:2", change="attention", steps=RIGHT, layers=LAYERS, padded=True,
     dtype=torch.float64, schedule=None, statistic="raw", used=lambda plan: plan, declared=lambda plan: plan, **options,
 ) -> SlicedModel:  # fmt: skip
-    """A model sliced by a quarter with principal axes; ``used`` and ``declared`` change what made it, or what it says."""
+    """A model sliced by a quarter with principal axes; ``used`` and ``declared`` change what made it, or its claim."""
     model, batch = _model(seed, layers, padded, dtype, options)
     more = adversarial_batch(model, seed=seed + 2, batch=12, length=32)
     calibration = calibrate(model, [batch, more], statistics=("raw", "token_rms"))
@@ -77,7 +75,7 @@ def make_sliced(
 
 @pytest.fixture(scope="session")
 def build():
-    """``pair(...)``, ``sliced(...)``, ``bases(f)``: a plan with other bases; right steps, and those that leave means."""
+    """``pair(...)``, ``sliced(...)``, ``bases(f)``: a plan with other bases; right steps, steps that leave means."""
 
     def bases(change):
         return lambda plan: replace(plan, bases=tuple(change(basis).contiguous() for basis in plan.bases))

@@ -1,4 +1,4 @@
-"""The published K-block mistake on trained weights: exact nowhere, placed at the first block boundary, at full width."""
+"""The published K-block mistake on trained weights: placed at the first block boundary, at full width."""
 
 from __future__ import annotations
 

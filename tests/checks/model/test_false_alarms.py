@@ -29,8 +29,8 @@ SETS = [
 ]
 
 
-def subjects(seed, dtype):
-    """A rotated pair and a sliced model of a random shape, plan and padding, all decided by the seed."""
+def drawn(seed, dtype):
+    """Model, batch, grouping, place of the change, and the generator that goes on drawing."""
     draw = random.Random(seed)
     layers, heads, head_dim = draw.randint(1, 3), draw.randint(1, 4), draw.choice([6, 8, 10])
     width = heads * head_dim
@@ -43,6 +43,13 @@ def subjects(seed, dtype):
         word_embed_proj_dim=draw.choice([None, None, width // 2]), dtype=dtype,
     )  # fmt: skip
     batch = adversarial_batch(model, seed=seed, batch=2, length=draw.randint(4, 14), padded=draw.random() < 0.6)
+    return model, batch, grouping, change, draw
+
+
+def subjects(seed, dtype):
+    """A rotated pair and a sliced model of a random shape, plan and padding, all decided by the seed."""
+    model, batch, grouping, change, draw = drawn(seed, dtype)
+    width, layers = model.config.hidden_size, model.config.num_hidden_layers
     plan = random_plan(width, layers, grouping, seed=seed, change=change)
     name = f"seed {seed}, {plan!r}"
     yield PAIR, ModelPair(model, rotate_and_slice(model, plan), inputs=batch, name=name)
@@ -97,13 +104,14 @@ def test_the_allowance_is_not_vacuous(judge):
 def test_the_study_covers_what_it_says():
     names, kinds = set(), set()
     for seed in range(1000, 1060):
-        _, subject = next(subjects(seed, torch.float32))
-        names.add(subject.name.split("random ")[1].split(" seed")[0])
-        mask = subject.batches[0]["attention_mask"]
-        config = subject.before.config
+        model, batch, grouping, *_ = drawn(seed, torch.float32)
+        names.add(grouping)
+        config = model.config
         kinds |= {
-            ("padded", bool((mask == 0).any())), ("tied", config.tie_word_embeddings), ("bias", config.enable_bias),
+            ("padded", bool((batch["attention_mask"] == 0).any())),
+            ("tied", config.tie_word_embeddings),
+            ("bias", config.enable_bias),
             ("projected", config.word_embed_proj_dim != config.hidden_size),
-        }  # fmt: skip
+        }
     assert names == {"per-layer", "global", "k-block:1", "k-block:2", "k-block:3"}
     assert len(kinds) == 8

@@ -21,7 +21,7 @@ MISTAKES = {
 }
 
 
-@pytest.fixture(params=["per-layer", "global", "k-block:2"])
+@pytest.fixture(params=["per-layer", "k-block:2"])
 def grouping(request):
     return request.param
 

@@ -1,0 +1,144 @@
+"""The subjects of ``rotcheck run`` without a target: their labels, and that our own paths pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rotcheck.errors import RotcheckError
+from rotcheck.models import bundled
+from rotcheck.models.adversarial import adversarial_opt
+from rotcheck.models.loading import load_model, load_tokenizer
+from rotcheck.outcome import Outcome
+from rotcheck.registry import choose
+from rotcheck.runner import verify
+from rotcheck.slicing import identity_plan, rotate_and_slice, save
+from rotcheck.subjects.builtin import COARSE, _inputs, builtin_subjects, model_subjects
+
+ROTATIONS = [
+    "principal axes of the stream, float64",
+    "Haar rotation of size 96, float64",
+    "principal axes of the stream, float32",
+    "Haar rotation of size 96, float32",
+]
+
+
+def both(label):
+    return [f"{label}, full width", f"{label}, 25% sliced"]
+
+
+QUICK = [*ROTATIONS, *both("per-layer"), *both("global"), *both("k-block:2")]
+EVERYTHING = [
+    *ROTATIONS,
+    *(
+        name
+        for label in ("per-layer", "global", *(f"k-block:{k}" for k in (1, 2, 3, 4, 6, 12)))
+        for name in both(label)
+    ),
+    *both("global unit_trace"),
+    *both("global token_rms"),
+    *both("global haar"),
+    *both("k-block:2 attention"),
+    "per-layer sequential, 25% sliced",
+    *both("k-block:2 float32"),
+    *both("k-block:2 bfloat16"),
+]
+
+
+@pytest.fixture(scope="module")
+def quick():
+    return list(builtin_subjects())
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return {labelled.label: labelled for labelled in builtin_subjects(everything=True, seed=0)}
+
+
+def test_quick_labels(quick):
+    assert [labelled.label for labelled in quick] == QUICK
+    assert all(str(labelled.subject) == labelled.label for labelled in quick)
+
+
+@pytest.mark.parametrize("label", QUICK)
+def test_every_quick_subject_passes(label, quick):
+    labelled = next(found for found in quick if found.label == label)
+    report = verify(
+        labelled.subject, expected_failures=labelled.expected_failures, allow_undecided=labelled.allow_undecided
+    )
+    assert report.exit_code == 0, "\n".join(str(v) for v in report if v.outcome is not Outcome.PASSED)
+    assert {verdict.check for verdict in report} == {check.name for check in choose(labelled.subject.kind)}
+    passed = [verdict for verdict in report if verdict.outcome is Outcome.PASSED]
+    assert len(passed) >= len(list(report)) - 1
+
+
+def test_labels_of_everything(everything):
+    assert list(everything) == EVERYTHING
+
+
+def test_earlier_subjects_keep_their_dtype_when_later_ones_are_built(everything):
+    """The models of the float32 and bfloat16 subjects are copies."""
+    for label, labelled in everything.items():
+        if hasattr(labelled.subject, "before"):
+            kind = next((k for k in ("float32", "bfloat16") if label.endswith(f"{k}, full width")), "float64")
+            assert labelled.subject.before.dtype is labelled.subject.after.dtype is getattr(torch, kind), label
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["global haar, 25% sliced", "per-layer sequential, 25% sliced", "k-block:2 attention, full width",
+     "k-block:2 float32, 25% sliced", "k-block:2 bfloat16, full width", "k-block:2 bfloat16, 25% sliced"],
+)  # fmt: skip
+def test_some_of_everything_passes(label, everything):
+    labelled = everything[label]
+    report = verify(labelled.subject, allow_undecided=labelled.allow_undecided, ignore=["reload", "decoding"])
+    assert report.exit_code == 0, "\n".join(str(v) for v in report if v.outcome is not Outcome.PASSED)
+
+
+def test_only_16_bits_may_be_undecided(everything):
+    for label, labelled in everything.items():
+        assert dict(labelled.allow_undecided) == (COARSE if "bfloat16" in label else {})
+        assert not labelled.expected_failures
+
+
+def test_inputs_are_three_rows_of_unlike_length():
+    model = load_model("bundled")
+    inputs = _inputs("bundled", model)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    assert mask.sum(1).tolist() == [24, 18, 16]
+    assert (mask.diff(dim=1) >= 0).all()
+    assert (ids[mask == 0] == model.config.pad_token_id).all()
+    text = load_tokenizer("bundled").decode(ids[1][mask[1].bool()])
+    assert text in bundled.evaluation_text().read_text(encoding="utf-8")
+
+
+def test_the_seed_draws_other_calibration_windows():
+    first, second = (next(iter(builtin_subjects(seed=seed))).subject for seed in (0, 1))
+    assert not torch.equal(first.covariance, second.covariance)
+
+
+def test_a_sliced_directory_is_one_subject(tmp_path):
+    directory = tmp_path / "sliced"
+    save(rotate_and_slice(adversarial_opt(seed=0, layers=1), identity_plan(40, 1)), directory)
+    (labelled,) = model_subjects(str(directory))
+    assert labelled.label == str(directory)
+    assert labelled.subject.kind == "SlicedModel"
+    assert labelled.subject.original is None
+    assert labelled.subject.batches[0]["input_ids"].shape == (3, 24)
+    report = verify(labelled.subject)
+    assert report.exit_code == 0
+    assert {v.check for v in report if v.outcome is Outcome.NOT_APPLICABLE} == {
+        "shortcuts", "kept_energy", "projected_stream", "tensor_bases"
+    }  # fmt: skip
+
+
+def test_a_missing_model_is_one_line():
+    with pytest.raises(RotcheckError, match=r"^no model at ./missing: give a directory"):
+        list(model_subjects("./missing"))
+
+
+def test_a_model_with_three_positions_is_refused(tmp_path):
+    directory = tmp_path / "sliced"
+    save(rotate_and_slice(adversarial_opt(seed=0, layers=1, max_positions=3), identity_plan(40, 1)), directory)
+    with pytest.raises(RotcheckError, match=r"takes sequences of 3 tokens; the checks need at least 4"):
+        list(model_subjects(str(directory)))
