@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from rotcheck import __version__
 from rotcheck.errors import RotcheckError
 from rotcheck.outcome import Outcome, Verdict
 
@@ -18,12 +19,13 @@ SCHEMA_VERSION = 1
 LARGEST_FILE = 64 * 2**20
 """Bytes that `Report.read` accepts: reports come from strangers."""
 
-DISTRIBUTIONS = ("rotcheck", "torch", "transformers", "numpy", "scipy", "hypothesis")
+DISTRIBUTIONS = ("torch", "transformers", "numpy", "scipy", "hypothesis")
 
 
 def environment() -> dict[str, str]:
     """Versions and machine, as strings, without importing any of the packages."""
     found = {"python": platform.python_version(), "platform": platform.platform(), "cores": str(os.cpu_count())}
+    found["rotcheck"] = __version__  # also from a checkout that is not installed
     for name in DISTRIBUTIONS:
         try:
             found[name] = version(name)
