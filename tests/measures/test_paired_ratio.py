@@ -97,6 +97,15 @@ def test_windows_of_unlike_length_are_weighted():
     assert paired_ratio(model, reference, resamples=50).value == pytest.approx(math.exp(2 / 120))
 
 
+def test_losses_and_lengths_are_resampled_together():
+    """A difference that is proportional to the length of a window has no interval, however the lengths differ."""
+    tokens = np.array([3, 500, 20, 7, 90, 1000, 33, 8])
+    reference = Perplexity(losses=4.0 * tokens, tokens=tokens)
+    ratio = paired_ratio(worse(reference, 0.5), reference, resamples=200)
+    assert ratio.low == pytest.approx(math.exp(0.5))
+    assert ratio.high == pytest.approx(math.exp(0.5))
+
+
 def test_a_broken_model_is_infinitely_worse():
     reference = text(5)
     assert paired_ratio(worse(reference, 1000.0), reference, resamples=50).value == math.inf

@@ -53,11 +53,12 @@ def test_in_a_checkout():
 def test_in_a_wheel(installed):
     data = installed / "rotcheck" / "_fixtures"
     shutil.copytree(bundled.fixtures_directory(), data)
-    result = run(installed, LOCATE.format("model_directory()"))
-    assert result.stdout.strip() == str(data / "tiny-opt"), result.stderr
-    code = "from rotcheck.models.loading import load_model; print(load_model('bundled').config.num_hidden_layers)"
+    code = (
+        "from rotcheck.models.loading import load_model, resolve\n"
+        "print(resolve('bundled'), load_model('bundled').config.num_hidden_layers)"
+    )
     result = run(installed, code)
-    assert result.stdout.strip() == "12", result.stderr
+    assert result.stdout.split() == [str(data / "tiny-opt"), "12"], result.stderr
 
 
 def test_the_copy_in_the_package_goes_before_what_lies_beside_it(installed):

@@ -248,18 +248,22 @@ def test_damaged_tokenizers(name, content, copy):
 
 
 def test_quiet_is_quiet_and_puts_back(source, capsys):
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    inside = []
+    before, inside = logging.get_verbosity(), []
 
     def fail():
         with quiet():
             inside.append((logging.is_progress_bar_enabled(), logging.get_verbosity()))
             raise KeyError("inside")
 
-    with pytest.raises(KeyError):
-        fail()
-    assert inside == [(False, logging.ERROR)]
-    assert (logging.is_progress_bar_enabled(), logging.get_verbosity()) == (shown, verbosity)
+    logging.set_verbosity(logging.INFO)
+    try:
+        with pytest.raises(KeyError):
+            fail()
+        assert inside == [(False, logging.ERROR)]
+        assert logging.is_progress_bar_enabled()
+        assert logging.get_verbosity() == logging.INFO
+    finally:
+        logging.set_verbosity(before)
     load_model(source)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""

@@ -75,6 +75,13 @@ def test_a_scale_is_measured(factor, error, build, judge):
     assert verdict.outcome is (Outcome.FAILED if error else Outcome.PASSED)
 
 
+def test_a_value_above_one_fails_where_none_has_to_be_one(build, fails):
+    subject = build.sliced(schedule=Schedule.constant(0.5, round_to=2))
+    matrix = first_shortcut(subject)[1]
+    matrix.data.mul_(1.25 / torch.linalg.matrix_norm(matrix.data, 2))
+    assert fails("shortcuts", subject).claim.error == pytest.approx(0.25)
+
+
 def test_a_random_matrix_and_a_covariance_fail(build, fails):
     subject = build.sliced()
     _, matrix = first_shortcut(subject)

@@ -57,9 +57,11 @@ def test_a_wrong_fork_fails(models, fails):
     before, _, wrong, ids = models
     verdict = fails("equivalence", ModelPair(before, wrong, inputs=ids, name="fork"))
     assert verdict.place == ""
-    assert verdict.headline.startswith("fork is not what is declared: the logits of the original (relative error ")
+    assert verdict.headline.startswith("fork ")
+    assert "the logits of the original" in verdict.headline
+    assert "relative error" in verdict.headline
     assert "sqrt(16384)" in verdict.allowed.derivation
-    with pytest.raises(AssertionError, match="ROT201 equivalence: fork is not what is declared"):
+    with pytest.raises(AssertionError, match="ROT201 equivalence: fork "):
         assert_verified(ModelPair(before, wrong, inputs=ids, name="fork"))
 
 

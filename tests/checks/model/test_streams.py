@@ -41,7 +41,7 @@ def test_boundary_mistake(k, build, fails):
     assert verdict.place.startswith(f"layer {k} feed-forward input")
     assert f"layers.{k}.self_attn.out_proj" in verdict.place
     assert f"which follows the layer {k} attention input" in verdict.place
-    assert verdict.headline.startswith("subject is not what is declared at layer")
+    assert f"at layer {k} feed-forward input" in verdict.headline
 
 
 @pytest.mark.parametrize("steps", [OMITTED, TRANSPOSED], ids=["omitted", "transposed"])
