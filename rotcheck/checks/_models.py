@@ -32,7 +32,9 @@ def finite(answer: Tensor, *, what: str) -> Tensor:
     return answer
 
 
-def noise_floor(dtype: torch.dtype, width: int, error: Callable[[torch.dtype], float]) -> tuple[float, str]:
+def noise_floor(
+    dtype: torch.dtype, width: int, error: Callable[[torch.dtype], float], what: str = "the original"
+) -> tuple[float, str]:
     """Noise of the original in ``dtype`` against float64, and how it was found.
 
     float64 has nothing finer to be compared with, so its floor is that of float32, scaled by the unit roundoffs.
@@ -40,9 +42,9 @@ def noise_floor(dtype: torch.dtype, width: int, error: Callable[[torch.dtype], f
     is ``sqrt(width)`` times that of storing them; in a coarser dtype they were rotated in float64 and stored once.
     """
     if dtype is not torch.float64:
-        return error(dtype), f"the original in {dtype_name(dtype)} against itself in float64"
+        return error(dtype), f"{what} in {dtype_name(dtype)} against itself in float64"
     ratio = UNIT_ROUNDOFF["float64"] / UNIT_ROUNDOFF["float32"]
-    source = f"the original in float32 against itself in float64, times u_64 / u_32 times sqrt({width}) for rotating"
+    source = f"{what} in float32 against itself in float64, times u_64 / u_32 times sqrt({width}) for rotating"
     return error(torch.float32) * ratio * width**0.5, source
 
 
@@ -66,13 +68,18 @@ def model_allowance(original: Any, batches: Sequence[Batch], dtype: torch.dtype,
 
 
 def floor_allowance(
-    dtype: torch.dtype, width: int, error: Callable[[torch.dtype], float], *, rotations: int = 1
+    dtype: torch.dtype,
+    width: int,
+    error: Callable[[torch.dtype], float],
+    *,
+    rotations: int = 1,
+    what: str = "the original",
 ) -> Allowance:
     """Allowance from `noise_floor`, never below the rounding of ``rotations`` products of ``width`` terms.
 
     A stream that has passed s sites was written in s + 1 bases, each of which is orthogonal only up to rounding.
     """
-    floor, source = noise_floor(dtype, width, error)
+    floor, source = noise_floor(dtype, width, error, what)
     least = Tolerance(storage=dtype_name(dtype), length=width * rotations).allowance()
     return measured(floor, source=source, least=least)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rotcheck.checking import Measurement, Undecided, check
-from rotcheck.checks._models import model_allowance
+from rotcheck.checks._models import floor_allowance
 from rotcheck.outcome import Distance
 from rotcheck.slicing.plan import Plan
 from rotcheck.slicing.rotate import fuse, rotate_and_slice
@@ -24,8 +24,9 @@ def projected_stream(subject: SlicedModel, witness: Witness) -> Measurement | Un
     r"""The logits equal those of the dense model in which ``x`` becomes ``x U_w U_w.T`` at every site.
 
     The reference never leaves the original coordinates: the original, with its norms fused, runs in float64,
-    and at each of the 2L+1 sites the stream is projected before the norm and the residual are read. Its norms divide by
-    the original width, because projected coordinates are zeros, not absent.
+    and at each of the 2L+1 sites the stream is projected before the norm and the residual are read. Its norms divide
+    by the original width, because projected coordinates are zeros, not absent. The allowance is the noise floor of
+    this reference between dtypes.
 
     Catches
     -------
@@ -45,8 +46,13 @@ def projected_stream(subject: SlicedModel, witness: Witness) -> Measurement | Un
     fused = fuse(exact)
     reference = _walked(fused, plan, batches)
     actual = logits(subject.model, batches, what=str(subject))
-    allowed = model_allowance(
-        subject.original, batches, model_dtype(subject.model), logits(exact, batches, what="original")
+    # The noise of the projected model, not of the dense one: what is left after slicing is smaller, and its norms
+    # amplify its rounding.
+    allowed = floor_allowance(
+        model_dtype(subject.model),
+        plan.hidden_size,
+        lambda dtype: logit_error(_walked(cast(fused, dtype), plan, batches), reference),
+        what="the projected original",
     )
     error = logit_error(actual, reference)
     rivals = []

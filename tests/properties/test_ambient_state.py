@@ -63,7 +63,7 @@ def functions(model, batch, calibration, tmp_path_factory):
     training=st.lists(st.booleans(), min_size=1, max_size=5),
 )
 def test_neither_read_nor_written(name, seed, dtype, grad, training, functions, model):
-    """``f(x; ambient) = f(x)`` bit by bit; random state, default dtype, grad mode, weights, training flags as before."""
+    """``f(x; ambient) = f(x)`` bit by bit; random state, default dtype, grad mode, weights, flags as before."""
     expected = functions[name]()
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     modules = list(model.modules())

@@ -21,7 +21,7 @@ def test_swapping_inverts_and_chaining_multiplies(windows, seed):
         return paired_ratio(a, b, resamples=200, seed=seed)
 
     there, back = ratio(one, two), ratio(two, one)
-    # A sum of losses has (windows + 1) u of its size, at most 4 nats a token; exponents turn that into a relative error.
+    # A sum of losses has (windows + 1) u of its size, at most 4 nats a token; exp turns that into a relative error.
     limit = 4 * 2 * (windows + 4) * 2**-53
     assert abs(there.value * back.value - 1) <= limit
     # The same resamples of negated differences: percentiles are mirrored.

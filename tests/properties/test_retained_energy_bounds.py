@@ -14,7 +14,7 @@ from rotcheck.strategies import covariances, seeds
 @settings(deadline=None, max_examples=25)
 @given(data=st.data(), moment=covariances(), seed=seeds())
 def test_rayleigh_and_coinciding_subspaces(data, moment, seed):
-    """``sigma_min^2 <= E(S) <= sigma_max^2 <= 1`` where ``w <= v``, ``0 <= E`` always, and ``E = 1`` for one subspace."""
+    """``sigma_min^2 <= E(S) <= sigma_max^2 <= 1`` where ``w <= v``, ``0 <= E`` always, ``E = 1`` for equal spans."""
     d = len(moment)
     w, v = data.draw(st.integers(1, d)), data.draw(st.integers(1, d))
     generator = torch.Generator().manual_seed(seed)

@@ -20,7 +20,7 @@ from rotcheck.slicing import Schedule
 )
 @example(percents=(1, 0), hidden=100, sites=31)
 def test_both_ends_are_those_of_constant_schedules(percents, hidden, sites):
-    """``linear(a, b)_0 = constant(a)`` and ``linear(a, b)_{n-1} = constant(b)``, also for b = 0, which rounds nothing."""
+    """``linear(a, b)_0 = constant(a)`` and ``linear(a, b)_{n-1} = constant(b)``, for b = 0 too, which rounds nothing."""
     first, last = (percent / 100 for percent in percents)
     widths = Schedule.linear(first, last).widths(hidden, sites)
     assert widths[0] == Schedule.constant(first).widths(hidden, sites)[0]

@@ -25,7 +25,7 @@ def test_widths_fall_as_sparsity_rises(data, steps, round_to, sites):
 
 
 @settings(deadline=None, max_examples=100)
-@given(data=st.data(), hidden=st.integers(8, 4096), round_to=st.integers(1, 8))
+@given(data=st.data(), hidden=st.integers(16, 4096), round_to=st.integers(1, 8))
 def test_only_the_full_width_is_no_multiple(data, hidden, round_to):
     """For any d: ``w(0) = d``, and ``w(s) = 0 mod m`` falls in s for 0 < s."""
     sparsity = st.floats(0, 1 - round_to / hidden, exclude_min=True)

@@ -17,7 +17,7 @@ from rotcheck.slicing import Schedule, calibrate, sequential_plan
     statistic=st.sampled_from(["raw", "token_rms"]),
 )
 def test_a_width_reaches_later_sites_only(widths, others, site, statistic, model, batch):
-    """``C_t(w) = C_t(v)`` for t <= s if w = v before s; ``C_{s+1}`` differs if ``w_s`` does; all are plain before a cut."""
+    """``C_t(w) = C_t(v)`` for t <= s if w = v before s; ``C_{s+1}`` differs if ``w_s`` does; plain up to a cut."""
     changed = widths[:site] + others[site:]
     changed[site] = 1 + widths[site] % 11  # another width, and less than all
     (one, first), (two, second) = (
