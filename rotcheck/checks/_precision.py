@@ -43,7 +43,9 @@ def _measure(
 ) -> Measurement:
     kind, finest = dtype_name(dtype), list(runs)[-1]
     allowed = model_allowance(subject.before, subject.batches, dtype, reference)
-    rivals = []
+    constant = reference.mean(0, keepdim=True).expand_as(reference)
+    error, separation = logit_error(runs[dtype], constant), logit_error(constant, reference)
+    rivals = [Distance(name="the same logits for every token", error=error, separation=separation)]
     if dtype is not finest and errors[finest] > 2 * allowed.value:  # a right model has no error that stays
         name = f"its logits plus the same error ({errors[finest]:.1e}) as in {dtype_name(finest)}"
         error = logit_error(runs[dtype], runs[finest])
@@ -54,6 +56,7 @@ def _measure(
         allowed=allowed,
         verb="gives",
         witness=f"{len(reference)} tokens, both models cast to {', '.join(map(dtype_name, runs))}",
+        needs="a model whose own noise in this dtype is smaller than its logits",
         hint="an error that does not shrink with the arithmetic is not rounding: a mean, a gain or a basis is wrong",
         facts=tuple((f"error in {dtype_name(d)}", error) for d, error in errors.items()),
     )

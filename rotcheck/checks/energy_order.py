@@ -45,7 +45,8 @@ def energy_order(subject: Rotation, witness: Witness) -> Measurement | Undecided
     Cannot see
     ----------
     Anything on a flat spectrum, or whether ``U`` or ``U.T`` was used when ``U @ U`` commutes with ``C``: both are
-    undecided. Sign flips and rotations inside equal eigenvalues: they are harmless.
+    undecided. The order of axes whose variances are below the rounding of the largest one: in float32, 1e-7 of it.
+    Sign flips and rotations inside equal eigenvalues: they are harmless.
 
     References
     ----------

@@ -35,7 +35,8 @@ def norm_fusion(subject: ModelPair, witness: Witness) -> list[Measurement]:
     Catches
     -------
     A gain left in the norm or folded twice, a mean left in or removed where RMSNorm keeps it, an eps that is not
-    the model's own, a divisor that is not the width.
+    the model's own or a divisor that is not the width, where they weigh more than the rounding of the dtype
+    (`tensor_bases` compares both exactly).
 
     Cannot see
     ----------
@@ -78,11 +79,14 @@ def _measure(
     own = subject.after.get_submodule(site.norm)
     device = next(subject.after.parameters()).device
     output = to_float64(call(own, y.to(dtype).to(device), what=f"{site.norm} of {subject}"))
-    gain = 1.0 if norm.weight is None else to_float64(norm.weight) + architecture.gain_offset
-    bias = to_float64(norm.bias) if getattr(norm, "bias", None) is not None else 0.0
-    rivals = {
-        "a norm with its gain left in": expected * gain + bias,
-        "a norm with its gain folded twice": expected * gain * gain + bias,
+    weight, shift = getattr(norm, "weight", None), getattr(norm, "bias", None)
+    gain = 1.0 if weight is None else to_float64(weight) + architecture.gain_offset
+    bias = 0.0 if shift is None else to_float64(shift)
+    rivals = {}
+    if weight is not None or shift is not None:  # a norm without either has nothing that could be left in
+        rivals["a norm with its gain left in"] = expected * gain + bias
+        rivals["a norm with its gain folded twice"] = expected * gain * gain + bias
+    rivals |= {
         ("a norm that keeps the mean" if layernorm else "a norm that removes the mean"): _normalised(
             h, eps, mean=not layernorm
         ),

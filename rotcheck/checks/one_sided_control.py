@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rotcheck.bases.haar import haar
-from rotcheck.checking import Measurement, check
+from rotcheck.checking import Broken, Measurement, check
 from rotcheck.checks._models import finite, model_allowance, model_sites
 from rotcheck.outcome import Allowance, Distance
 from rotcheck.subjects.pair import ModelPair
@@ -20,7 +20,7 @@ LONGEST = 16
 
 
 @check(code="ROT203", kinds=["ModelPair"], needs=["modules", "architecture"])
-def one_sided_control(subject: ModelPair, witness: Witness) -> list[Measurement]:
+def one_sided_control(subject: ModelPair, witness: Witness) -> list[Measurement | Broken]:
     r"""A seeded rotation of the readers of one site alone, without its writers, changes the logits.
 
     For every site the readers' weights of a copy of ``after`` become ``W @ R`` with a Haar matrix R. If the logits
@@ -71,15 +71,19 @@ def _moved(model: Any, readers: tuple[str, ...], base: torch.Tensor, batches: An
             model.get_submodule(path).weight.data = data
 
 
-def _measure(moved: float, floor: Allowance, place: str, how: str) -> Measurement:
+def _measure(moved: float, floor: Allowance, place: str, how: str) -> Measurement | Broken:
     needed = 2 * floor.value
+    if not moved > needed:  # NaN included
+        return Broken(
+            what=f"does not depend on {place}: the logits move by {moved:.1e}, and {needed:.1e} would be noise",
+            place=place,
+            hint="the branch has no influence: a zero weight, a dropped output, or inputs that never reach it",
+        )
     return Measurement(
-        # Not max(0, ...), which would turn the NaN of non-finite logits into a pass.
-        claim=Distance(name="an output that depends on it", error=0.0 if moved > needed else 1.0 - moved / needed),
+        claim=Distance(name="an output that depends on it", error=0.0),
         allowed=Allowance(value=0.0, derivation=f"the logits must move by more than 2 * {floor.value:.2e}"),
         verb="has",
         place=place,
         witness=how,
-        hint="the branch has no influence: a zero weight, a dropped output, or inputs that never reach it",
         facts=(("moved", moved),),
     )

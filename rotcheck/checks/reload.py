@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 
 from rotcheck.checking import Broken, Measurement, check
@@ -37,7 +38,8 @@ def reload(subject: ModelPair | SlicedModel, witness: Witness) -> Measurement | 
     ModelCloud/GPTQModel#2354 (perplexity 48,564,640 after reload); microsoft/TransformerCompression#73.
     """
     model = subject.module
-    before = logits(model, subject.batches, what=str(subject))
+    # Both are copied into fresh memory: a mapped file is not aligned as it is, and matrix products may round otherwise.
+    before = logits(copy.deepcopy(model), subject.batches, what=str(subject))
     with tempfile.TemporaryDirectory() as directory, quiet():
         call(model.save_pretrained, directory, what=f"save_pretrained of {subject}")
         loaded, info = call(
@@ -49,7 +51,7 @@ def reload(subject: ModelPair | SlicedModel, witness: Witness) -> Measurement | 
         return Broken(what=f"comes back in another dtype: saved {was}, loaded {now}")
     if loaded.training:
         return Broken(what="comes back in train mode: dropout would be active")
-    loaded = loaded.to(next(model.parameters()).device)
+    loaded = copy.deepcopy(loaded).to(next(model.parameters()).device)
     after = logits(loaded, subject.batches, what=f"{subject}, reloaded")
     lost = sorted(map(str, [*info.get("missing_keys", ()), *info.get("unexpected_keys", ())]))
     constant = before.mean(0, keepdim=True).expand_as(before)

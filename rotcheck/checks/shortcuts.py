@@ -30,13 +30,14 @@ def shortcuts(subject: SlicedModel, witness: Witness) -> list[Measurement | Brok
 
     Catches
     -------
-    A shortcut left at zeros or random, scaled, multiplied by a covariance, made from bases that are not orthogonal,
-    or multiplied in a coarser dtype than it is stored in.
+    A shortcut left at zeros or at random numbers, scaled, multiplied by a covariance, made from bases that are not
+    orthogonal, or multiplied in a coarser dtype than it is stored in.
 
     Cannot see
     ----------
-    A transposed shortcut or one between the wrong bases (see `tensor_bases`); zeros where ``w + v <= d``, because two
-    such subspaces may be orthogonal; how much is lost.
+    A transposed shortcut or one between the wrong bases, a random orthogonal matrix in its place, singular values
+    below one that are smaller than they should be, zeros where ``w + v <= d``, because two such subspaces may be
+    orthogonal: `tensor_bases` sees all of these. How much is lost.
 
     References
     ----------

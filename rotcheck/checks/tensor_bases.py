@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rotcheck.checking import Broken, Finding, Measurement, check, decide
 from rotcheck.checks._sliced import Part, parts, shortcut_matrices
+from rotcheck.models.architecture import sites
 from rotcheck.outcome import Distance, Outcome
 from rotcheck.slicing.plan import Plan
 from rotcheck.subjects.calling import relative
@@ -30,7 +31,7 @@ def tensor_bases(subject: SlicedModel, witness: Witness) -> list[Finding]:
     -------
     The basis that changes one line too early (attention inputs at a block start in the new block's basis),
     a transposed basis, a bias, position embedding or head that was not rotated, a gain that was not folded, means
-    left in writers, a transposed or missing shortcut.
+    left in writers, a transposed or missing shortcut, a norm with another eps or divisor.
 
     Cannot see
     ----------
@@ -52,6 +53,7 @@ def tensor_bases(subject: SlicedModel, witness: Witness) -> list[Finding]:
         findings.append(_compare(f"{part.name}.weight", stored, part, plan, _candidates, allowed))
         if part.bias is not None:
             findings.append(_compare(f"{part.name}.bias", stored, part, plan, _bias_candidates, allowed))
+    findings += _norms(subject)
     shortcuts = shortcut_matrices(subject)
     for site in set(range(plan.n_sites - 1)) - {site for site, _, _ in shortcuts}:
         if plan.site_basis[site] != plan.site_basis[site + 1]:
@@ -64,6 +66,21 @@ def tensor_bases(subject: SlicedModel, witness: Witness) -> list[Finding]:
             candidates["no basis: an identity"] = torch.eye(before.shape[1], dtype=torch.float64)
         findings.append(_measure(name, matrix, candidates, name, allowed))
     return findings
+
+
+def _norms(subject: SlicedModel) -> list[Broken]:
+    """Norms that divide by another number than the original width, or add another eps than the original's."""
+    found = []
+    for site in sites(subject.architecture, subject.model.config):
+        dense, own = (model.get_submodule(site.norm) for model in (subject.original, subject.model))
+        eps = float(dense.eps if hasattr(dense, "eps") else dense.variance_epsilon)
+        for what, held, right in (("eps", own.eps, eps), ("divisor", own.divisor, subject.plan.hidden_size)):
+            if held != right:
+                what = f"has a norm with {what} {held:g} at the {site.name}, the original's is {right:g}"
+                found.append(
+                    Broken(what=what, place=site.norm, hint="sliced coordinates count as zeros, not as absent")
+                )
+    return found
 
 
 def _compare(

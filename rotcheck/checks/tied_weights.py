@@ -35,8 +35,8 @@ def tied_weights(subject: ModelPair | SlicedModel, witness: Witness) -> Measurem
     facebookresearch/SpinQuant#13; ModelCloud/GPTQModel#1550; Tencent/AngelSlim#319.
     """
     model, batches = subject.module, subject.batches
-    base = logits(model, batches, what=str(subject))
     again = copy.deepcopy(model)
+    base = logits(again, batches, what=str(subject))
     again.tie_weights()
     after = logits(again, batches, what=f"{subject} after tie_weights()")
     head, embedding = again.get_output_embeddings(), again.get_input_embeddings()

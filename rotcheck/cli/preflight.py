@@ -47,20 +47,14 @@ def texts(text: Path | None, eval_text: str) -> tuple[str, str]:
 
 def check_config(name: str, plan: str, schedule: Schedule, *, change: Any, context: int) -> None:
     """What the configuration alone can refuse: the architecture, K, the widths, the context."""
-    from transformers import AutoConfig
-
     from rotcheck.models import architecture_of, sites
-    from rotcheck.models.loading import is_sliced, resolve
+    from rotcheck.models.loading import is_sliced, load_config, resolve
     from rotcheck.slicing import parse
 
     where = resolve(name)
     if is_sliced(where):
         raise RotcheckError(f"{where} holds a model that is already sliced: give the original")
-    try:
-        config = AutoConfig.from_pretrained(where)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RotcheckError(f"cannot read the configuration of {where}: {first}") from error
+    config = load_config(where)
     architecture = architecture_of(config)
     found = sites(architecture, config)
     parse(plan).groups(config.num_hidden_layers, change=change, branches=len(architecture.branches))

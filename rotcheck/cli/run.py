@@ -40,7 +40,7 @@ def run(
 
     Exit codes: 0 passed, 1 failed, 2 usage, 3 undecided and nothing failed, 5 nothing applicable.
     """
-    chosen, unchosen = _names(select), _names(ignore)
+    chosen, unchosen = _names(select, "--select"), _names(ignore, "--ignore")
     _check_report(report)
     _check_names([*chosen, *unchosen])
     _check_device(device)
@@ -98,8 +98,11 @@ def _reproduce(target: str, *, everything: bool, device: str) -> str:
     return " ".join(parts)
 
 
-def _names(given: list[str] | None) -> tuple[str, ...]:
-    return tuple(part.strip() for entry in given or () for part in entry.split(",") if part.strip())
+def _names(given: list[str] | None, option: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for entry in given or () for part in entry.split(","))
+    if not all(names):  # an empty selection would run everything
+        raise RotcheckError(f"{option} {','.join(given or ())!r} holds an empty name: name a check, or leave it out")
+    return names
 
 
 def _check_names(names: list[str]) -> None:
@@ -131,11 +134,15 @@ def _check_device(device: str) -> None:
     import torch
 
     try:
-        kind = torch.device(device).type
+        wanted = torch.device(device)
     except RuntimeError:
         raise RotcheckError(f"--device {device!r} is not a device: use cpu, cuda or cuda:0") from None
-    if kind == "cuda" and not torch.cuda.is_available():
+    if wanted.type not in ("cpu", "cuda"):
+        raise RotcheckError(f"--device {device!r} is not supported: use cpu, cuda or cuda:0")
+    if wanted.type == "cuda" and not torch.cuda.is_available():
         raise RotcheckError(f"--device {device}: this torch sees no CUDA device; use cpu")
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise RotcheckError(f"--device {device}: this torch sees {torch.cuda.device_count()} CUDA devices; use cuda:0")
 
 
 @contextmanager

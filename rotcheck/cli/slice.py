@@ -93,7 +93,9 @@ def slice_model(
     """Rotate and slice a model, save it, and print what it cost."""
     preflight.check_out(out)
     from rotcheck.slicing import Schedule
+    from rotcheck.witness import Witness
 
+    Witness(seed=seed)  # refuses a seed out of range before anything slow
     schedule = Schedule.constant(sparsity, round_to=round_to, head_sliced=slice_head)
     preflight.check_plan(plan, mode=mode.value, change=change.value)
     calibration_text, evaluation_text = preflight.texts(text, eval_text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
@@ -14,22 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from rotcheck.errors import RotcheckError
-
-RAISED = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
-"""What a stranger's module raises while it is imported or its factory is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,23 +68,27 @@ def _refuse_files(target: str) -> None:
     looks_like_path = target.startswith((".", "/", "~")) or os.sep in target.rstrip(os.sep).replace("/", "", 1)
     if not path.is_dir() and looks_like_path:
         raise RotcheckError(f"no directory {target}: give a model directory, a hub name, or module:attribute")
-    importable = target.isidentifier() and importlib.util.find_spec(target) is not None
+    importable = target.isidentifier() and (target in sys.modules or importlib.util.find_spec(target) is not None)
     if not path.is_dir() and importable:
         raise RotcheckError(f"{target} is a module: name what to test in it, {target}:attribute")
 
 
 def _from_module(name: str, attribute: str, target: str) -> list[Labelled]:
-    value: Any = _guarded(lambda: _import(name), f"importing {name}")
+    module = _guarded(lambda: _import(name), f"importing {name}")
+    value, callable_ = _guarded(lambda: _attribute(module, attribute, target), f"reading {target}")
+    made = _guarded(value, f"{target}()") if callable_ else value
+    return _guarded(lambda: _labelled(made, target), f"reading {target}")
+
+
+def _attribute(value: Any, attribute: str, target: str) -> tuple[Any, bool]:
+    """What is at the dotted path, and whether it is a function to call."""
     for part in attribute.split("."):
         if not hasattr(value, part):
             close = difflib.get_close_matches(part, [n for n in dir(value) if not n.startswith("_")], n=1)
             cure = f"did you mean {close[0]}?" if close else "name a subject, a list or dict of them, or a function"
-            raise RotcheckError(f"{target}: {name} has no attribute {part!r}: {cure}")
+            raise RotcheckError(f"{target}: {target.partition(':')[0]} has no attribute {part!r}: {cure}")
         value = getattr(value, part)
-    made = value
-    if callable(value) and not isinstance(value, type) and not hasattr(value, "kind"):
-        made = _guarded(value, f"{target}()")
-    return _labelled(made, target)
+    return value, callable(value) and not isinstance(value, type) and not hasattr(value, "kind")
 
 
 def _import(name: str) -> Any:
@@ -117,11 +106,23 @@ def _guarded(function: Callable[[], Any], what: str) -> Any:
         return function()
     except RotcheckError:
         raise
-    except RAISED as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{last.filename}:{last.lineno}"
-        text = str(error).strip().splitlines() or ["no message"]
-        raise RotcheckError(f"{what} raised {type(error).__name__} at {where}: {text[0]}") from error
+    # a stranger's code runs here, and it may raise anything or exit; KeyboardInterrupt passes
+    except (Exception, SystemExit) as error:
+        shown = traceback.TracebackException.from_exception(error)  # survives a __str__ that raises
+        text = error.msg if isinstance(error, SyntaxError) else str(shown)
+        first = next((line.strip() for line in str(text).splitlines() if line.strip()), "no message")
+        raise RotcheckError(f"{what} raised {type(error).__name__}{_place(error, shown, function)}: {first}") from error
+
+
+def _place(error: BaseException, shown: traceback.TracebackException, function: Callable[[], Any]) -> str:
+    """`` at file:line`` in the stranger's code, or nothing when it is not known."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {error.filename}:{error.lineno}"
+    code = getattr(function, "__code__", None)
+    places = [(code.co_filename, code.co_firstlineno)] if code else []  # a call that fails before its first line
+    places += [(frame.filename, frame.lineno) for frame in shown.stack]
+    theirs = [place for place in places if place[0] != __file__ and not place[0].startswith("<frozen importlib")]
+    return f" at {theirs[-1][0]}:{theirs[-1][1]}" if theirs else ""
 
 
 def _labelled(value: Any, target: str) -> list[Labelled]:
@@ -138,13 +139,30 @@ def _labelled(value: Any, target: str) -> list[Labelled]:
 
 def _one(label: str, subject: Any) -> Labelled:
     if hasattr(subject, "subject") and hasattr(subject, "label"):
+        _check_subject(subject.label, subject.subject)
         return Labelled(
             label=subject.label,
             subject=subject.subject,
             expected_failures=getattr(subject, "expected_failures", {}),
             allow_undecided=getattr(subject, "allow_undecided", {}),
         )
-    if isinstance(subject, type) or not isinstance(getattr(subject, "kind", None), str):
+    _check_subject(label, subject)
+    return Labelled(label=label, subject=subject)
+
+
+def _check_subject(label: str, subject: Any) -> None:
+    """Raise unless it is one of our subjects, or of a kind that an installed check takes."""
+    from rotcheck.registry import all_checks
+    from rotcheck.subjects import ModelPair, Rotation, SlicedModel
+
+    kind = getattr(subject, "kind", None)
+    if isinstance(subject, type) or not isinstance(kind, str):
         what = f"the class {subject.__name__}" if isinstance(subject, type) else f"of type {type(subject).__name__}"
         raise RotcheckError(f"{label} is {what}, not a subject: make a rotcheck.Rotation or ModelPair of it")
-    return Labelled(label=label, subject=subject)
+    ours = {own.kind: own for own in (ModelPair, Rotation, SlicedModel)}
+    if kind in ours and not isinstance(subject, ours[kind]):
+        what = f"of type {type(subject).__name__} with kind {kind!r}"
+        raise RotcheckError(f"{label} is {what}, not a rotcheck subject: make a rotcheck.{kind} of it")
+    known = sorted({name for check in all_checks() for name in check.kinds}.union(ours))
+    if kind not in known:
+        raise RotcheckError(f"{label} has the unknown kind {kind!r}: checks are installed for {', '.join(known)}")

@@ -18,7 +18,7 @@ from rotcheck.models import bundled
 from rotcheck.models.architecture import SLICED_PREFIX
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 BUNDLED = "bundled"
 """The name that stands for the tiny OPT of this package."""
@@ -63,6 +63,24 @@ def is_sliced(name: str | os.PathLike[str]) -> bool:
     return str(kind).startswith(SLICED_PREFIX)
 
 
+def load_config(name: str | os.PathLike[str]) -> PreTrainedConfig:
+    """The configuration of the model at ``name``.
+
+    Raises
+    ------
+    RotcheckError
+        When there is none, or it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    where = resolve(name)
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(where)
+    except UNREADABLE as error:
+        raise RotcheckError(f"cannot read the configuration of {where}: {_first_line(error)}") from error
+
+
 def load_model(name: str | os.PathLike[str], dtype: torch.dtype | None = None) -> PreTrainedModel:
     """The causal language model at ``name``, in eval mode, with every tensor accounted for.
 
@@ -78,17 +96,27 @@ def load_model(name: str | os.PathLike[str], dtype: torch.dtype | None = None) -
     Raises
     ------
     RotcheckError
-        For a missing directory, damaged files, missing or unknown tensors, non-finite weights.
+        For a missing directory, damaged files, a variant that its architecture refuses, missing or unknown
+        tensors, non-finite weights.
     """
     from transformers import AutoModelForCausalLM
+
+    from rotcheck.models import ARCHITECTURES  # the package imports its modules first
 
     where = resolve(name)
     if is_sliced(where):
         raise RotcheckError(f"{where} holds a sliced model: load it with rotcheck.slicing.load")
+    config = load_config(where)
+    declared = ARCHITECTURES.get(config.model_type)
+    if declared is not None and (reason := declared.refuse(config)):
+        raise RotcheckError(f"{where}: {reason}")
     try:
         with quiet():
             model, info = AutoModelForCausalLM.from_pretrained(
-                where, dtype=dtype if dtype is not None else "auto", output_loading_info=True
+                where,
+                dtype=dtype if dtype is not None else "auto",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named below
             )
     except SafetensorError as error:
         raise RotcheckError(f"{where} has a damaged safetensors file: {error}; copy it again") from error
@@ -134,9 +162,14 @@ def load_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
 
     where = resolve(name)
     try:
-        return AutoTokenizer.from_pretrained(where)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(where)
+        found = tokenizer("a", add_special_tokens=False)["input_ids"]
     except UNREADABLE as error:
         raise RotcheckError(f"cannot load a tokenizer from {where}: {_first_line(error)}") from error
+    if not found:  # without files transformers invents one with no words
+        raise RotcheckError(f"{where} has no tokenizer, or an empty one: copy tokenizer.json there")
+    return tokenizer
 
 
 def _hub_name(text: str) -> bool:
@@ -149,4 +182,6 @@ def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):  # what is wrong comes after the colon
         return f"{lines[0]} {lines[1]}"
+    if lines and " " not in lines[0]:  # a KeyError's text is only the key
+        return f"{type(error).__name__}: {lines[0]}"
     return lines[0] if lines else type(error).__name__

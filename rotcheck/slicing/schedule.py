@@ -94,7 +94,11 @@ class Schedule:
         return widths
 
     def _sparsity(self, site: int, body: int) -> float:
-        return self.first if body == 1 else self.first + (self.last - self.first) * site / (body - 1)
+        if site == 0:
+            return self.first
+        if site == body - 1:  # exactly: a last sparsity of 0 keeps the full width, and of 1e-18 does not
+            return self.last
+        return self.first + (self.last - self.first) * site / (body - 1)
 
     def _width(self, sparsity: float, hidden_size: int, site: int) -> int:
         if sparsity == 0:

@@ -59,6 +59,9 @@ class SlicedMixin:
                     f"{pretrained_model_name_or_path}: {len(keys)} {kind.replace('_', ' ')}, first {keys[0]}; "
                     "the weights do not belong to this config, save the model again"
                 )
+        for parameter in model.parameters():
+            # A mapped file is not aligned as fresh memory is, and matrix products may then round otherwise.
+            parameter.data = parameter.data.clone()
         return (model, info) if wanted else model
 
 

@@ -219,7 +219,8 @@ def _tensors(root: Path, expected: dict[str, tuple[int, ...]]) -> tuple[dict[str
     tensors: dict[str, Tensor] = {}
     for path in paths:
         with _readable(path), safe_open(path, framework="pt") as opened:
-            tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+            # Cloned, because a mapped file is not aligned and matrix products may then round otherwise.
+            tensors |= {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
     return tensors, next(iter(seen.values()))
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from rotcheck.errors import RotcheckError
 from rotcheck.models.architecture import Architecture, architecture_of
 from rotcheck.subjects.running import Batch, as_batches, is_transformer, model_name
+from rotcheck.tolerance import dtype_name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,6 +25,9 @@ class ModelPair:
         More than one token per row, ids that reach every part of the vocabulary that matters.
     control : callable, optional
         ``after`` with one partner of the rotation left out on purpose; it must *not* be equivalent.
+    dtype : str or torch.dtype, optional
+        The coarsest dtype that callables work in, where their logits do not show it (bfloat16 inside, ``.float()`` at
+        the end). Of modules it is read from the weights.
     name : str, optional
 
     Raises
@@ -39,12 +43,15 @@ class ModelPair:
     _: KW_ONLY
     inputs: Any
     control: Callable[..., Any] | None = None
+    dtype: Any = None
     name: str = ""
 
     def __post_init__(self) -> None:
         for attribute in ("before", "after"):
             if not callable(getattr(self, attribute)):
                 raise RotcheckError(f"ModelPair({attribute}=...) is not callable: pass a model or a function of ids")
+        if self.dtype is not None:
+            dtype_name(self.dtype)
         object.__setattr__(self, "inputs", as_batches(self.inputs))
 
     @property

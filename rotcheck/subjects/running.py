@@ -61,8 +61,10 @@ def longest_row(batch: Batch, limit: int) -> Batch:
 
 def is_transformer(model: Any) -> bool:
     """Whether ``model`` is a transformers module, which can be copied, cast and looked into."""
+    from transformers import PreTrainedModel  # seconds to import, and rotations do not need it
+
     # A stranger's plain module may have a ``config`` of its own, and then takes the ids alone.
-    return isinstance(model, nn.Module) and hasattr(getattr(model, "config", None), "model_type")
+    return isinstance(model, PreTrainedModel)
 
 
 def model_dtype(model: Any) -> torch.dtype | None:
@@ -91,8 +93,8 @@ def answer_dtype(model: Any, batches: Sequence[Batch], *, what: str) -> torch.dt
     """dtype in which a model works: that of its weights, or of a callable's logits."""
     found = model_dtype(model)
     if found is None:
-        answer = call(model, batches[0]["input_ids"], what=what)
-        found = getattr(getattr(answer, "logits", answer), "dtype", torch.float32)
+        answer = call(model, batches[0]["input_ids"].clone(), what=what)
+        found = getattr(_logits_of(answer), "dtype", torch.float32)
     return found
 
 
@@ -105,24 +107,41 @@ def logits(model: Callable[..., Any], batches: Sequence[Batch], *, what: str) ->
     Raises
     ------
     SubjectError
-        When the model raises, or returns something that is not (batch, tokens, vocabulary).
+        When the model raises, returns something that is not (batch, tokens, vocabulary), writes to its token ids, or
+        is in train mode with dropout active.
     """
-    rows = []
-    for batch in batches:
-        mask = batch["attention_mask"].bool()
-        if is_transformer(model):
-            device = next(model.parameters()).device
-            answer = call(lambda b=batch, d=device: model(**{k: v.to(d) for k, v in b.items()}), what=what)
-        else:
-            if not mask.all():
-                raise RotcheckError(f"{what} takes token ids alone, so its inputs must not be padded")
-            answer = call(model, batch["input_ids"], what=what)
-        answer = getattr(answer, "logits", answer)
-        if not isinstance(answer, Tensor) or answer.shape[:2] != mask.shape or answer.dim() != 3:
-            shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-            raise SubjectError(f"{what} answered with {shape}, expected logits ({', '.join(map(str, mask.shape))}, V)")
-        rows.append(answer.detach().to("cpu", torch.float64)[mask])
+    rows = [_run(model, batch, what=what) for batch in batches]
+    if getattr(model, "training", False) and not torch.equal(_run(model, batches[0], what=what), rows[0]):
+        raise SubjectError(f"{what} gives other logits at a second call: it is in train mode, call eval() on it")
     return torch.cat(rows)
+
+
+def _run(model: Callable[..., Any], batch: Batch, *, what: str) -> Tensor:
+    mask, ids = batch["attention_mask"].bool(), batch["input_ids"].clone()
+    if is_transformer(model):
+        device = next(model.parameters()).device
+        fed = {**batch, "input_ids": ids}
+        answer = call(lambda: model(**{k: v.to(device) for k, v in fed.items()}), what=what)
+    else:
+        if not mask.all():
+            raise RotcheckError(f"{what} takes token ids alone, so its inputs must not be padded")
+        answer = call(model, ids, what=what)
+    if not torch.equal(ids, batch["input_ids"]):
+        raise SubjectError(f"{what} writes to the token ids that it is given")
+    answer = _logits_of(answer)
+    if not isinstance(answer, Tensor) or answer.shape[:2] != mask.shape or answer.dim() != 3:
+        shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise SubjectError(f"{what} answered with {shape}, expected logits ({', '.join(map(str, mask.shape))}, V)")
+    return answer.detach().to("cpu", torch.float64)[mask]
+
+
+def _logits_of(answer: Any) -> Any:
+    """The logits in any of the usual forms of an answer: an object, a mapping, a tuple, or the tensor itself."""
+    if isinstance(answer, Mapping):
+        return answer.get("logits", answer)
+    if isinstance(answer, tuple) and answer:
+        return answer[0]
+    return getattr(answer, "logits", answer)
 
 
 def logit_error(actual: Tensor, reference: Tensor) -> float:

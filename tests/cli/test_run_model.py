@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 
 def test_a_model_directory(call, tiny_model):
     result = call("run", str(tiny_model), "--select", "side,equivalence,shortcuts")
@@ -27,6 +30,12 @@ def test_a_directory_with_a_space(call, tiny_model, tmp_path):
     spaced.symlink_to(tiny_model)
     result = call("run", "./my model", "--select", "side")
     assert result.exit_code == 0, result.output
+
+
+def test_a_refused_variant_is_said_before_its_weights(refused, tiny_model, tmp_path):
+    config = shutil.copytree(tiny_model, tmp_path / "post") / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "do_layer_norm_before": False}))
+    assert "OPT with do_layer_norm_before=False" in refused("run", "./post")
 
 
 def test_a_damaged_model_is_one_line(refused, tmp_path):

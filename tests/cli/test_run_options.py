@@ -48,6 +48,17 @@ def test_unknown_device(refused):
     assert refused("run", "mine:right", "--device", "abacus").startswith("--device 'abacus' is not a device")
 
 
+@pytest.mark.parametrize("device", ["mps", "meta", "xla:0"])
+def test_unsupported_device(refused, device):
+    assert refused("run", "--device", device) == f"--device {device!r} is not supported: use cpu, cuda or cuda:0"
+
+
+@pytest.mark.parametrize("option", ["--select", "--ignore"])
+@pytest.mark.parametrize("given", ["", " ", "side,", ",side"])
+def test_an_empty_name_is_not_everything(refused, option, given):
+    assert refused("run", "mine:right", option, given).startswith(f"{option} {given!r} holds an empty name")
+
+
 def test_report_holds_every_verdict(call, tmp_path):
     call("run", "mine:several", "--seed", "3", "--report", "r.json")
     report = Report.read(tmp_path / "r.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 
 import pytest
@@ -94,6 +95,28 @@ def test_undeclared_architecture(refused_slice, tmp_path):
     (tmp_path / "gpt").mkdir()
     (tmp_path / "gpt" / "config.json").write_text('{"model_type": "gpt2"}')
     assert refused_slice(model="./gpt").startswith("model type 'gpt2' is not declared")
+
+
+def test_warnings_of_transformers_are_not_shown(refused_slice, tmp_path, caplog):
+    (tmp_path / "gpt").mkdir()
+    (tmp_path / "gpt" / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 10}')  # bos is 50256
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        refused_slice(model="./gpt")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.messages == []
+
+
+def test_seed_out_of_range(refused_slice):
+    seed = "99999999999999999999999"
+    assert refused_slice("--seed", seed).startswith(f"seed {seed} is outside [0, 2**63)")
+
+
+def test_a_model_without_tokenizer(refused_slice, tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
+    assert "mute has no tokenizer" in refused_slice(model="./mute")
 
 
 def test_damaged_weights_leave_nothing_behind(refused_slice, tiny_model, tmp_path):

@@ -16,7 +16,7 @@ ORDER = (Outcome.FAILED, Outcome.PASSED, Outcome.UNDECIDED)
 @settings(deadline=None, max_examples=200)
 @given(claim=numbers, rivals=st.lists(st.tuples(numbers, numbers), max_size=4), allowed=allowances, better=numbers)
 def test_looser_is_never_stricter_and_more_rivals_never_pass(claim, rivals, allowed, better):
-    """``a <= a'`` gives ``decide(a) <= decide(a')`` in FAILED < PASSED < UNDECIDED; a smaller error never fails more."""
+    """``a <= a'`` gives ``decide(a) <= decide(a')`` in FAILED < PASSED < UNDECIDED; smaller errors never fail more."""
 
     def outcome(error, value, some):
         others = tuple(Distance(name=f"r{i}", error=e, separation=s) for i, (e, s) in enumerate(some))

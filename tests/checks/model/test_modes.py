@@ -25,7 +25,24 @@ def in_train_mode(build):
 def test_active_dropout_is_named(in_train_mode, fails):
     verdict = fails("equivalence", in_train_mode(0.1))
     assert "train mode" in verdict.headline
-    assert "eval()" in verdict.hint
+    assert "eval()" in verdict.headline
+
+
+@pytest.mark.parametrize("name", ["equivalence", "streams", "norm_fusion", "precision_scaling"])
+def test_active_dropout_of_the_original_is_named(name, build, fails):
+    subject = build.pair()
+    before = copy.deepcopy(subject.before).train()
+    for layer in before.model.decoder.layers:
+        layer.dropout = 0.1
+    assert "train mode" in fails(name, replace(subject, before=before)).headline
+
+
+@pytest.mark.parametrize("name", ["decoding", "tied_weights", "projected_stream"])
+def test_active_dropout_of_a_sliced_model_is_named(name, build, fails):
+    subject = build.sliced()
+    for layer in subject.model.train().model.decoder.layers:
+        layer.dropout = 0.1
+    assert "train mode" in fails(name, subject).headline
 
 
 def test_train_mode_without_dropout_is_harmless(in_train_mode, passes):
