@@ -32,6 +32,7 @@ CALIBRATION_WINDOWS = 16
 COARSE = {
     "norm_fusion": "bfloat16 rounds more than a mean weighs in this stream; decided in float64 and float32",
     "precision_scaling": "16-bit weights hide what is below their rounding; decided in float64 and float32",
+    "projected_stream": "16 bits cannot tell divisors 25 % apart in this model; decided in float64 and float32",
     "kept_energy": "bfloat16 does not hold differences of these energies; decided in float64 and float32",
 }
 """What 16 bits cannot decide, and where it is decided instead."""
