@@ -80,9 +80,8 @@ def _walked(fused: torch.nn.Module, plan: Plan, batches: tuple[dict[str, Tensor]
     bases = [plan.sliced_basis(s) for s in range(plan.n_sites)]
 
     def project(site: int, stream: Tensor) -> Tensor:
-        # In float64, whatever the stream's dtype: projecting is the reference's own step, not one of the sliced model's.
-        basis = bases[site].to(stream.device)
-        return (stream.double() @ basis @ basis.T).to(stream.dtype)
+        basis = bases[site].to(stream)
+        return stream @ basis @ basis.T
 
     rows = [walk(fused, batch, project).cpu()[batch["attention_mask"].bool()] for batch in batches]
     return torch.cat(rows).double()
