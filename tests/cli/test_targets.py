@@ -59,7 +59,7 @@ def test_labels(call, target, labels):
         ("mine:rotcheck.Rotation", "mine:rotcheck.Rotation is the class Rotation, not a subject"),
         ("mine:empty", "mine:empty is empty"),
         ("mine:raising", "mine:raising() raised KeyError at "),
-        ("mine:needs_argument", "mine:needs_argument() raised TypeError at {here}/mine.py:39: "),
+        ("mine:needs_argument", "mine:needs_argument() raised TypeError at {here}/mine.py:34: "),
         ("absent:x", "no module absent in "),
         ("mine.absent:x", "no module mine.absent in "),
         ("mine", "mine is a module: name what to test in it, mine:attribute"),
