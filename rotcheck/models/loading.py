@@ -123,7 +123,7 @@ def load_model(name: str | os.PathLike[str], dtype: torch.dtype | None = None) -
     except UNREADABLE as error:
         raise RotcheckError(f"cannot load a model from {where}: {_first_line(error)}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if names := sorted(map(str, info.get(kind) or ())):
+        if names := sorted(map(_tensor_name, info.get(kind) or ())):
             raise RotcheckError(
                 f"{where} has {kind.replace('_', ' ')} ({len(names)}, first {names[0]}): the files do not belong "
                 "to this config, or one of them is truncated"
@@ -176,6 +176,14 @@ def _hub_name(text: str) -> bool:
     owner, _, rest = text.partition("/")
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
     return bool(owner and rest) and not text.startswith((".", "~")) and set(text.replace("/", "", 1)) <= allowed
+
+
+def _tensor_name(key: str | tuple[str, torch.Size, torch.Size]) -> str:
+    """A mismatched key comes with its shape in the file and the one that the configuration asks for."""
+    if isinstance(key, str):
+        return key
+    name, stored, wanted = key
+    return f"{name} of shape {tuple(stored)}, not {tuple(wanted)}"
 
 
 def _first_line(error: BaseException) -> str:
