@@ -56,6 +56,6 @@ DEFECTS = (
         summary="norms divide by w in place of d: better perplexity than the right code",
         plant=lambda seed: sliced(seed, steps=replace(RIGHT, norm_divisor=lambda d, w: w)),
         twin=sliced,
-        killed_by=("projected_stream",),
+        killed_by=("projected_stream", "tensor_bases"),
     ),
 )
