@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rotcheck.checking import Measurement, check
 from rotcheck.checks._models import finite, model_allowance
+from rotcheck.models.caching import cache_of, with_cache
 from rotcheck.outcome import Allowance, Distance
 from rotcheck.subjects.calling import call
 from rotcheck.subjects.pair import ModelPair
@@ -64,7 +65,7 @@ def _measure(path: str, actual: Tensor, prefill: Tensor, rival: tuple[str, Tenso
         verb=f"gives by {path}",
         place=path,
         witness=f"one row of {len(prefill)} tokens",
-        hint="pass attention_mask, position_ids and past_key_values on to the attention, and store what it returns",
+        hint="pass attention_mask, position_ids and the cache on to the attention, and store what it returns",
         needs="a model whose logits depend on earlier tokens and on the mask",
     )
 
@@ -85,8 +86,8 @@ def _decode(model: Any, ids: Tensor, *, what: str) -> Tensor:
     def run() -> Tensor:
         past, rows = None, []
         for t in range(ids.shape[1]):
-            answer = model(input_ids=ids[:, t : t + 1].to(device), past_key_values=past, use_cache=True)
-            past = answer.past_key_values
+            answer = model(input_ids=ids[:, t : t + 1].to(device), use_cache=True, **with_cache(model, past))
+            past = cache_of(answer)
             rows.append(answer.logits[0, -1])
         return torch.stack(rows)
 

@@ -10,6 +10,7 @@ import torch
 from rotcheck.bases.haar import haar
 from rotcheck.defects._slicing import model_and_batch, pair, sliced
 from rotcheck.defects.defect import Defect
+from rotcheck.models.caching import NAMES
 from rotcheck.slicing import fuse
 from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.sliced import SlicedModel
@@ -45,7 +46,7 @@ def _cache_dropped(seed: int) -> SlicedModel:
     subject = sliced(seed)
 
     def drop(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return args, {**kwargs, "past_key_values": None}
+        return args, {**kwargs, **dict.fromkeys(set(NAMES) & set(kwargs))}
 
     subject.model.model.decoder.layers[1].register_forward_pre_hook(drop, with_kwargs=True)
     return subject

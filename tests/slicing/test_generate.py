@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rotcheck.models.adversarial import adversarial_batch, adversarial_opt
+from rotcheck.models.caching import cache_of, with_cache
 from rotcheck.slicing import Schedule, random_plan, rotate_and_slice
 
 
@@ -49,8 +50,8 @@ def test_token_by_token_as_in_one_pass(sliced, logits_of):
     expected, cache, steps = logits_of(sliced, {"input_ids": ids}), None, []
     with torch.no_grad():
         for position in range(ids.shape[1]):
-            out = sliced(input_ids=ids[:, position : position + 1], past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
+            out = sliced(input_ids=ids[:, position : position + 1], use_cache=True, **with_cache(sliced, cache))
+            cache = cache_of(out)
             steps.append(out.logits)
     assert (torch.cat(steps, dim=1) - expected).abs().max() <= 1e-12 * expected.abs().max()
 

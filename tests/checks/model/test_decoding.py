@@ -11,6 +11,7 @@ import torch
 from rotcheck.bases.haar import haar
 from rotcheck.checks.decoding import LONGEST, _padded
 from rotcheck.defects.running import _cache_dropped, _decode_in_another_basis, _mask_dropped
+from rotcheck.models.caching import NAMES
 from rotcheck.outcome import Outcome
 from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.running import longest_row
@@ -58,7 +59,7 @@ def test_a_cache_that_is_dropped_in_every_layer_is_named(build, fails):
     subject = build.sliced(grouping="global")
 
     def drop(module, args, kwargs):
-        return args, {**kwargs, "past_key_values": None, "attention_mask": None, "position_ids": None}
+        return args, {**kwargs, **dict.fromkeys(set(NAMES) & set(kwargs)), "attention_mask": None, "position_ids": None}
 
     for layer in subject.model.model.decoder.layers:
         layer.register_forward_pre_hook(drop, with_kwargs=True)
