@@ -13,7 +13,16 @@ from torch import Tensor
 from transformers import OPTForCausalLM
 
 from rotcheck.bases.haar import haar
+from rotcheck.bases.hadamard import base_order, hadamard
 from rotcheck.bases.pca import principal_basis
+from rotcheck.bases.structured import (
+    block_diagonal,
+    dct,
+    householder,
+    near_symmetric,
+    permutation,
+    skew_symmetric,
+)
 from rotcheck.convention import Convention, formula
 from rotcheck.errors import RotcheckError
 from rotcheck.models.adversarial import adversarial_opt
@@ -22,10 +31,14 @@ from rotcheck.slicing.schedule import Schedule
 from rotcheck.subjects.rotation import Rotation
 from rotcheck.witness import Witness
 
-KINDS = ("haar", "permutation", "householder", "identity", "block-diagonal")
-"""Kinds of basis. ``householder`` and ``identity`` are symmetric: no check can tell such a basis from its transpose."""
+KINDS = ("haar", "permutation", "householder", "identity", "block-diagonal", "dct", "near-symmetric")
+"""Kinds of basis of every size. ``householder`` and ``identity`` are symmetric: no check can tell such a basis from
+its transpose. ``near-symmetric`` is that far from it in some dtypes and not in others."""
 
-SPECTRA = ("power law", "geometric", "flat", "two-level")
+KINDS_OF_SOME_SIZES = ("skew-symmetric", "hadamard", "signed-hadamard")
+"""Kinds of basis that not every size has: even ones, and those of `rotcheck.bases.hadamard`. See `kinds`."""
+
+SPECTRA = ("power law", "geometric", "flat", "two-level", "spiked")
 
 
 def seeds() -> SearchStrategy[int]:
@@ -54,49 +67,72 @@ def bases(kind: str | None = None, *, minimum: int = 2, maximum: int = 16) -> Se
     Parameters
     ----------
     kind : str, optional
-        One of `KINDS`; any of them when left out.
+        One of `KINDS` or `KINDS_OF_SOME_SIZES`; any that the drawn size has when left out.
     minimum, maximum : int
-        Range of d.
+        Range of d. Sizes that the kind does not have are not drawn.
 
     Raises
     ------
     RotcheckError
-        For another kind.
+        For another kind, and for a range in which the kind has no size.
     """
-    if kind is not None and kind not in KINDS:
-        raise RotcheckError(f"no basis of kind {kind!r}: use one of {', '.join(KINDS)}")
-    kinds = st.sampled_from(KINDS) if kind is None else st.just(kind)
-    return st.builds(basis, kinds, widths(minimum, maximum), seeds())
+    if kind is None:
+        return widths(minimum, maximum).flatmap(
+            lambda d: st.builds(basis, st.sampled_from(kinds(d)), st.just(d), seeds())
+        )
+    _known(kind)
+    sizes = [d for d in range(minimum, maximum + 1) if kind in kinds(d)]
+    if not sizes:
+        raise RotcheckError(f"no basis of kind {kind!r} has a size from {minimum} to {maximum}: widen the range")
+    return st.builds(basis, st.just(kind), st.sampled_from(sizes), seeds())
+
+
+def kinds(d: int) -> tuple[str, ...]:
+    """The kinds of basis that there are of size d: all `KINDS`, and those of `KINDS_OF_SOME_SIZES` that it has."""
+    skew, *hadamards = KINDS_OF_SOME_SIZES
+    return (*KINDS, *([skew] if d % 2 == 0 else []), *(hadamards if base_order(d) else []))
 
 
 def basis(kind: str, d: int, seed: int) -> Tensor:
-    """The (d, d) basis of a kind for a seed: what `bases` builds."""
+    """The (d, d) basis of a kind for a seed: what `bases` builds.
+
+    The ``near-symmetric`` one is ``2 ** -1`` to ``2 ** -52`` away from its transpose: further than rounding in
+    every dtype, in some, or in none.
+
+    Raises
+    ------
+    RotcheckError
+        For another kind, and for a size that the kind does not have.
+    """
+    _known(kind)
     generator = torch.Generator().manual_seed(seed)
-    eye = torch.eye(d, dtype=torch.float64)
-    if kind == "identity":
-        return eye
-    if kind == "permutation":
-        return eye[:, torch.randperm(d, generator=generator)]
-    if kind == "householder":
-        v = torch.randn(d, 1, dtype=torch.float64, generator=generator)
-        return eye - 2 * v @ v.T / v.square().sum()
-    if kind == "block-diagonal":
-        first = 1 + seed % (d - 1) if d > 1 else 1
-        blocks = [haar(size, seed=generator) for size in (first, d - first) if size]
-        return torch.block_diag(*blocks)
-    return haar(d, seed=generator)
+    first = 1 + seed % (d - 1) if d > 1 else 1
+    makers = {
+        "haar": lambda: haar(d, seed=generator),
+        "permutation": lambda: permutation(d, generator),
+        "householder": lambda: householder(d, generator),
+        "identity": lambda: torch.eye(d, dtype=torch.float64),
+        "block-diagonal": lambda: block_diagonal([size for size in (first, d - first) if size], generator),
+        "dct": lambda: dct(d),
+        "near-symmetric": lambda: near_symmetric(d, 2.0 ** -(1 + seed % 52) if d > 1 else 0.0, generator),
+        "skew-symmetric": lambda: skew_symmetric(d, generator),
+        "hadamard": lambda: hadamard(d),
+        "signed-hadamard": lambda: hadamard(d, signs=generator),
+    }
+    return makers[kind]()
 
 
 def spectra(kind: str | None = None, *, minimum: int = 2, maximum: int = 16) -> SearchStrategy[Tensor]:
     """Positive eigenvalues (d,) float64, largest first, of mean one.
 
     ``power law`` ``i ** -a`` with a from 1/4 to 5/2, ``geometric`` ``r ** i`` with r from 1/2 to 15/16, ``flat``,
-    and ``two-level``, where the leading half is 2 to 1024 times the rest.
+    ``two-level``, where the leading half is 2 to 1024 times the rest, and ``spiked``, where one to three unequal values
+    are up to 1025 times the rest, which are all equal.
     """
     if kind is not None and kind not in SPECTRA:
         raise RotcheckError(f"no spectrum of kind {kind!r}: use one of {', '.join(SPECTRA)}")
-    kinds = st.sampled_from(SPECTRA) if kind is None else st.just(kind)
-    return st.builds(_spectrum, kinds, widths(minimum, maximum), st.integers(1, 10))
+    drawn = st.sampled_from(SPECTRA) if kind is None else st.just(kind)
+    return st.builds(_spectrum, drawn, widths(minimum, maximum), st.integers(1, 10))
 
 
 def covariances(kind: str | None = None, *, minimum: int = 2, maximum: int = 16) -> SearchStrategy[Tensor]:
@@ -114,7 +150,8 @@ def rotations(draw: st.DrawFn, *, minimum: int = 2, maximum: int = 16) -> Rotati
     d, seed, dtype = draw(widths(minimum, maximum)), draw(seeds()), draw(dtypes())
     calibrated = draw(st.booleans())
     covariance = draw(covariances(minimum=d, maximum=d)) if calibrated else None
-    exact = principal_basis(covariance)[0] if covariance is not None else basis(draw(st.sampled_from(KINDS)), d, seed)
+    free = basis(draw(st.sampled_from(kinds(d))), d, seed)
+    exact = free if covariance is None else principal_basis(covariance)[0]
     claim = draw(st.sampled_from(["x @ basis", "x @ basis.T"]))
     stored = (exact if claim == "x @ basis" else exact.T.contiguous()).to(dtype)
     apply = formula(claim).apply
@@ -186,6 +223,11 @@ def adversarial_models(draw: st.DrawFn, *, max_layers: int = 2, dtype: torch.dty
     )
 
 
+def _known(kind: str) -> None:
+    if kind not in (*KINDS, *KINDS_OF_SOME_SIZES):
+        raise RotcheckError(f"no basis of kind {kind!r}: use one of {', '.join((*KINDS, *KINDS_OF_SOME_SIZES))}")
+
+
 def _spectrum(kind: str, d: int, step: int) -> Tensor:
     index = torch.arange(d, dtype=torch.float64)
     if kind == "power law":
@@ -194,6 +236,9 @@ def _spectrum(kind: str, d: int, step: int) -> Tensor:
         values = (0.5 + 0.4375 * (step - 1) / 9) ** index
     elif kind == "two-level":
         values = torch.where(index < max(1, d // 2), 2.0**step, 1.0).double()
+    elif kind == "spiked":
+        few = min(1 + step % 3, max(1, d // 3))
+        values = torch.where(index < few, 1 + 2.0**step / (index + 1), 1.0).double()
     else:
         values = torch.ones(d, dtype=torch.float64)
     return values / values.mean()
