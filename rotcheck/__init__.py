@@ -10,6 +10,7 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
+    "CacheRotation": "subjects",
     "CheckFailed": "outcome",
     "Convention": "convention",
     "Formula": "convention",

@@ -10,6 +10,7 @@ from rotcheck.report import Report as Report
 from rotcheck.runner import assert_verified as assert_verified
 from rotcheck.runner import parametrize_with_checks as parametrize_with_checks
 from rotcheck.runner import verify as verify
+from rotcheck.subjects import CacheRotation as CacheRotation
 from rotcheck.subjects import ModelPair as ModelPair
 from rotcheck.subjects import Rotation as Rotation
 from rotcheck.subjects import SlicedModel as SlicedModel

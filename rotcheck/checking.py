@@ -111,6 +111,9 @@ class Check:
         Attributes of the subject that must not be None.
     since : str
         The version in which the check first appeared or became stricter.
+    each : tuple of str
+        Those of the kinds that have ``parts``, a mapping of place to subject, which are measured one by one, and
+        ``part_argument``, the name of the argument that they come from.
     """
 
     name: str
@@ -118,6 +121,7 @@ class Check:
     kinds: tuple[str, ...]
     needs: tuple[str, ...]
     since: str
+    each: tuple[str, ...] = ()
     function: Callable[[Any, Witness], Finding | Sequence[Finding]] = field(repr=False)
 
     @property
@@ -136,9 +140,17 @@ class Check:
         kind = getattr(subject, "kind", type(subject).__name__)
         if kind not in self.kinds:
             raise RotcheckError(f"check {self.name} is for {' or '.join(self.kinds)}, not for a {kind}")
-        findings = self._measure(subject, witness or Witness())
-        verdicts = [self._verdict(str(subject), finding) for finding in findings]
-        return _strongest(verdicts)
+        name, witness = str(subject), witness or Witness()
+        if kind not in self.each:
+            return _strongest([self._verdict(name, finding) for finding in self._measure(subject, witness)])
+        if not subject.parts:
+            return self._verdict(name, Missing(argument=subject.part_argument))
+        verdicts = [self._run_part(name, place, part, witness) for place, part in subject.parts.items()]
+        return _counted(_strongest(verdicts), verdicts, subject.part_argument)
+
+    def _run_part(self, name: str, place: str, part: Any, witness: Witness) -> Verdict:
+        """The verdict on one part of a subject, with the part's place."""
+        return _strongest([self._verdict(name, _placed(finding, place)) for finding in self._measure(part, witness)])
 
     def _measure(self, subject: Any, witness: Witness) -> Sequence[Finding]:
         for argument in self.needs:
@@ -201,6 +213,25 @@ def _headline(subject: str, m: Measurement, outcome: Outcome, matched: Distance 
     return f"{subject} does not match {m.claim.name}{at} ({size}){tried}"
 
 
+def _placed(finding: Finding, place: str) -> Finding:
+    """The finding on a part, with its place first."""
+    if isinstance(finding, Missing):
+        return finding
+    if isinstance(finding, Undecided):
+        return replace(finding, reason=f"{place}: {finding.reason}")
+    where = f"{place}, {finding.place}" if finding.place else place
+    if isinstance(finding, Broken):  # a measurement has its place in the headline by itself
+        return replace(finding, what=f"at {place} {finding.what}", place=where)
+    return replace(finding, place=where)
+
+
+def _counted(verdict: Verdict, verdicts: Sequence[Verdict], noun: str) -> Verdict:
+    """How many of the parts say the same, because only one of them is reported."""
+    alike = sum(v.outcome is verdict.outcome for v in verdicts)
+    counts = ((noun, float(len(verdicts))), (f"{noun} {verdict.outcome.value}", float(alike)))
+    return replace(verdict, facts=(*verdict.facts, *counts))
+
+
 def _strongest(verdicts: Sequence[Verdict]) -> Verdict:
     """One verdict for several places: the first failure, else the first undecided, else the tightest pass."""
     if not verdicts:
@@ -220,7 +251,7 @@ def _closeness(verdict: Verdict) -> float:
 
 
 def check(
-    *, code: str, kinds: Sequence[str], needs: Sequence[str] = (), since: str = "0.1"
+    *, code: str, kinds: Sequence[str], needs: Sequence[str] = (), since: str = "0.1", each: Sequence[str] = ()
 ) -> Callable[[Callable[[Any, Witness], Finding | Sequence[Finding]]], Check]:
     """Turn a function ``(subject, witness) -> Measurement`` into a `Check` named after the function.
 
@@ -232,6 +263,9 @@ def check(
         Kinds of subject.
     needs : sequence of str
         Attributes that must be supplied; otherwise the verdict is NOT_APPLICABLE and names the first missing one.
+    each : sequence of str
+        Kinds of subject made of parts of one of the ``kinds``, such as a cache of many rotations: the function gets
+        one part at a time, and the first failure is reported with its place.
 
     Raises
     ------
@@ -245,7 +279,13 @@ def check(
         if not inspect.getdoc(function):
             raise RotcheckError(f"check {function.__name__} has no docstring: say what it computes, catches and misses")
         return Check(
-            name=function.__name__, code=code, kinds=tuple(kinds), needs=tuple(needs), since=since, function=function
+            name=function.__name__,
+            code=code,
+            kinds=(*kinds, *each),
+            needs=tuple(needs),
+            since=since,
+            each=tuple(each),
+            function=function,
         )
 
     return decorate

@@ -15,7 +15,7 @@ FEWER = (1, 7)
 """Row counts at which the first rows are fed again: a decode step, and a number that no tile divides."""
 
 
-@check(code="ROT105", kinds=["Rotation"])
+@check(code="ROT105", kinds=["Rotation"], each=["CacheRotation"])
 def determinism(subject: Rotation, witness: Witness) -> list[Measurement] | Broken:
     """Two calls on equal rows agree bit for bit, fewer of the rows give the same, and the input is left alone.
 

@@ -20,7 +20,7 @@ from rotcheck.witness import Witness
 SUPPLIED = "that of the supplied basis (not its eigenbasis)"
 
 
-@check(code="ROT104", kinds=["Rotation"], needs=["covariance"])
+@check(code="ROT104", kinds=["Rotation"], each=["CacheRotation"], needs=["covariance"])
 def energy_order(subject: Rotation, witness: Witness) -> Measurement | Undecided:
     r"""``Q.T @ C @ Q`` equals the diagonal matrix of the eigenvalues of C, largest first.
 

@@ -9,7 +9,7 @@ from rotcheck.subjects.rotation import Rotation
 from rotcheck.witness import Witness
 
 
-@check(code="ROT102", kinds=["Rotation"])
+@check(code="ROT102", kinds=["Rotation"], each=["CacheRotation"])
 def isometry(subject: Rotation, witness: Witness) -> Measurement:
     r"""Each row keeps its norm: ``max_i | |rotate(x)_i| / |x_i| - 1 |`` is rounding.
 

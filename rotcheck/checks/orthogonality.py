@@ -18,7 +18,7 @@ PRODUCTS = 4
 HINT = "divide a Hadamard matrix by sqrt(its own size); keep a learned rotation on the orthogonal group"
 
 
-@check(code="ROT101", kinds=["Rotation"])
+@check(code="ROT101", kinds=["Rotation"], each=["CacheRotation"])
 def orthogonality(subject: Rotation, witness: Witness) -> list[Measurement]:
     r"""The stored basis, and the matrix that is really applied, satisfy ``Q.T @ Q = I``.
 

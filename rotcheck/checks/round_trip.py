@@ -10,7 +10,7 @@ from rotcheck.subjects.rotation import Rotation
 from rotcheck.witness import Witness
 
 
-@check(code="ROT106", kinds=["Rotation"], needs=["unrotate"])
+@check(code="ROT106", kinds=["Rotation"], each=["CacheRotation"], needs=["unrotate"])
 def round_trip(subject: Rotation, witness: Witness) -> Measurement:
     """``unrotate(rotate(x)) = x``, up to the rounding of two products.
 

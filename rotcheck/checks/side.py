@@ -13,7 +13,7 @@ from rotcheck.subjects.rotation import Rotation
 from rotcheck.witness import Witness
 
 
-@check(code="ROT103", kinds=["Rotation"], needs=["basis"])
+@check(code="ROT103", kinds=["Rotation"], each=["CacheRotation"], needs=["basis"])
 def side(subject: Rotation, witness: Witness) -> Measurement:
     r"""The declared formula, such as ``x @ basis``, fits the output, and its rivals do not.
 

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from rotcheck import __version__
 from rotcheck.cli.explain import explain
+from rotcheck.cli.quantize_kv import quantize_kv
 from rotcheck.cli.run import run
 from rotcheck.cli.slice import slice_model
 from rotcheck.errors import RotcheckError
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("slice")(slice_model)
+app.command("quantize-kv")(quantize_kv)
 app.command("explain")(explain)
 
 

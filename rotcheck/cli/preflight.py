@@ -1,4 +1,4 @@
-"""What ``rotcheck slice`` can refuse before anything slow: the output, the plan, the texts, the configuration."""
+"""What commands can refuse before anything slow: outputs, plans, settings of a cache, texts, the configuration."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rotcheck.errors import RotcheckError
 
 if TYPE_CHECKING:
     from rotcheck.slicing import Schedule
+    from rotcheck.spectral import Settings
 
 
 def check_out(out: Path) -> None:
@@ -21,6 +22,26 @@ def check_out(out: Path) -> None:
     above = next(parent for parent in out.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise RotcheckError(f"--out {out}: cannot make a directory in {above}: choose another path")
+
+
+def check_file(path: Path, option: str) -> None:
+    """Raise unless a file can be written there."""
+    if path.is_dir():
+        raise RotcheckError(f"{option} {path} is a directory: name a file in it")
+    if not path.parent.is_dir():
+        raise RotcheckError(f"{option} {path}: the directory {path.parent} does not exist: make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise RotcheckError(f"{option} {path}: no permission to write in {path.parent}: choose another directory")
+
+
+def check_outputs(*, json: Path | None, out: Path | None) -> None:
+    """Raise unless both can be written, in two places."""
+    if out is not None:
+        check_out(out)
+    if json is not None:
+        check_file(json, "--json")
+    if json is not None and out is not None and json.absolute() == out.absolute():
+        raise RotcheckError(f"--json and --out are both {out}: the one is a file, the other a directory")
 
 
 def check_plan(plan: str, *, mode: str, change: str) -> None:
@@ -62,3 +83,40 @@ def check_config(name: str, plan: str, schedule: Schedule, *, change: Any, conte
     longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and context > longest:
         raise RotcheckError(f"--context {context}: the model takes {longest} tokens: use at most that")
+
+
+def cache_settings(*, default_bits: float, bits: float | None, value_bits: float | None, **more: Any) -> Settings:
+    """Settings of a compressed cache, after their ranges and what goes with what.
+
+    Raises
+    ------
+    RotcheckError
+        For a value out of range, or bits beside an allocation that names its own.
+    """
+    from rotcheck.spectral import Settings
+
+    settings = Settings(bits=default_bits if bits is None else bits, value_bits=value_bits, **more)
+    for option, value in (("--bits", bits), ("--value-bits", value_bits)):
+        if settings.regimes is not None and value is not None:
+            raise RotcheckError(f"{option} {value:g}: --allocation {settings.allocation} names its bits: leave it out")
+    return settings
+
+
+def check_cache_config(name: str, settings: Settings, *, context: int) -> None:
+    """What the configuration alone can refuse of a cache: the context, and a budget below one bit in total."""
+    from rotcheck.models.loading import load_config, resolve
+    from rotcheck.spectral.recorder import layer_count, text_config
+
+    config = text_config(load_config(resolve(name)))
+    layer_count(config)
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is not None and context > longest:
+        raise RotcheckError(f"--context {context}: the model takes {longest} tokens: use at most that")
+    heads, width = (getattr(config, field, None) for field in ("num_attention_heads", "head_dim"))
+    if width is None and heads:
+        width = config.hidden_size // heads
+    for kind, option, each in (("keys", "--bits", settings.bits), ("values", "--value-bits", settings.value_bits)):
+        if width and each is not None and settings.regimes is None and settings.budget(width, kind) < 1:
+            raise RotcheckError(
+                f"{option} {each:g}: heads of width {width} get less than 1 bit in total: use at least {1 / width:.3g}"
+            )

@@ -153,13 +153,13 @@ def _one(label: str, subject: Any) -> Labelled:
 def _check_subject(label: str, subject: Any) -> None:
     """Raise unless it is one of our subjects, or of a kind that an installed check takes."""
     from rotcheck.registry import all_checks
-    from rotcheck.subjects import ModelPair, Rotation, SlicedModel
+    from rotcheck.subjects import CacheRotation, Codec, ModelPair, Rotation, SlicedModel
 
     kind = getattr(subject, "kind", None)
     if isinstance(subject, type) or not isinstance(kind, str):
         what = f"the class {subject.__name__}" if isinstance(subject, type) else f"of type {type(subject).__name__}"
         raise RotcheckError(f"{label} is {what}, not a subject: make a rotcheck.Rotation or ModelPair of it")
-    ours = {own.kind: own for own in (ModelPair, Rotation, SlicedModel)}
+    ours = {own.kind: own for own in (CacheRotation, Codec, ModelPair, Rotation, SlicedModel)}
     if kind in ours and not isinstance(subject, ours[kind]):
         what = f"of type {type(subject).__name__} with kind {kind!r}"
         raise RotcheckError(f"{label} is {what}, not a rotcheck subject: make a rotcheck.{kind} of it")

@@ -122,7 +122,10 @@ def _name(label: str) -> str:
 
 def _expected(reports: Mapping[str, Report]) -> list[tuple[str, str]]:
     return [
-        (f"{status(v)} {_name(label)}{v.code} {v.check}: {_printable(v.expected)}", status(v))
+        (
+            f"{status(v)} {_name(label)}{v.code} {v.check}: {_printable(v.headline)} ({_printable(v.expected)})",
+            status(v),
+        )
         for label, v in _of(reports, *EXPECTED)
     ]
 

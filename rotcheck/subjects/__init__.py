@@ -1,7 +1,9 @@
 """What can be put under test."""
 
+from rotcheck.subjects.cache import CacheRotation
+from rotcheck.subjects.codec import Codec
 from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.rotation import Rotation
 from rotcheck.subjects.sliced import SlicedModel
 
-__all__ = ["ModelPair", "Rotation", "SlicedModel"]
+__all__ = ["CacheRotation", "Codec", "ModelPair", "Rotation", "SlicedModel"]

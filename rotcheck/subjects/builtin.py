@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,9 @@ from rotcheck.models.loading import BUNDLED, is_sliced, load_model, load_tokeniz
 from rotcheck.models.text import read_text, token_windows
 from rotcheck.slicing import Schedule, calibrate, load, make_plan, rotate_and_slice, sequential_plan
 from rotcheck.slicing.calibrate import Calibration
+from rotcheck.subjects.builtin_cache import cache_subjects
+from rotcheck.subjects.historical import historical_subjects
+from rotcheck.subjects.labelled import Labelled
 from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.rotation import Rotation
 from rotcheck.subjects.running import cast
@@ -40,22 +42,15 @@ COARSE = {
 QUICK = ("per-layer", "global", "k-block:2")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Labelled:
-    """A subject with the name it is listed under, and what is expected of it."""
-
-    label: str
-    subject: Any
-    expected_failures: Mapping[str, str] = field(default_factory=dict)
-    allow_undecided: Mapping[str, str] = field(default_factory=dict)
-
-
 def builtin_subjects(*, everything: bool = False, seed: int = 0, device: str = "cpu") -> Iterator[Labelled]:
-    """Rotations, and every slicing path over the bundled tiny OPT, built one at a time.
+    """Rotations, slicing paths and a compressed KV cache over the bundled tiny OPT, built one at a time.
 
-    Quickly: per-layer, global and two layers per block in float64. With ``everything``: every K, SliceGPT's
-    sequential calibration, the other two statistics, a Haar orientation, float32 and bfloat16.
+    Quickly: per-layer, global and two layers per block in float64, and a cache of 3 bits in float32. With
+    ``everything``: every K, SliceGPT's sequential calibration, the other two statistics, a Haar orientation, other
+    bits and codebooks, float32 and bfloat16. The KV paths of a public report come first: two right ones, and two that
+    are expected to fail.
     """
+    yield from historical_subjects(seed)
     yield from model_subjects(BUNDLED, everything=everything, seed=seed, device=device)
 
 
@@ -76,6 +71,7 @@ def model_subjects(name: str, *, everything: bool = False, seed: int = 0, device
     windows = _calibration_windows(name, original, seed)
     calibration = calibrate(original, windows, statistics=("raw", "token_rms"))
     yield from _rotations(calibration, seed)
+    yield from cache_subjects(cast(original, torch.float32), inputs, windows, everything=everything)
     layers = original.config.num_hidden_layers
     blocks = sorted({k for k in (1, 2, 3, 4, 6, 12) if k < layers} | {layers})
     plans = QUICK if not everything else ("per-layer", "global", *(f"k-block:{k}" for k in blocks))

@@ -12,6 +12,9 @@ import torch
 from rotcheck.convention import Convention, Formula
 from rotcheck.errors import RotcheckError
 from rotcheck.subjects.calling import call, describe, to_float64
+from rotcheck.subjects.declared import validate_counts, validate_tensors
+from rotcheck.subjects.matmul_spy import spied
+from rotcheck.subjects.taps import known_width, tapped
 from rotcheck.tolerance import dtype_name
 
 _LONG = 2.0**40
@@ -43,6 +46,14 @@ class Rotation:
         The path divides each row by its norm before rotating.
     neighbours : mapping of str to Tensor
         Bases that could be taken by mistake: other heads, other layers, keys for values.
+    samples : Tensor or ndarray, shape (n, d), optional
+        Rows of real data, in token order, on which ``rotate`` can be run: cached keys. Their second moment is
+        ``covariance``. Where only rotated rows are kept, they go here, with a ``rotate`` that returns its input.
+    effective_samples : float, optional
+        Number of independent rows that ``samples`` are worth. Left out: estimated from their autocorrelation.
+    spectrum : Tensor or ndarray, shape (d,), optional
+        Mean squares of the coordinates that a right path returns, largest first: of unit rows where the path
+        normalises. Left out: the eigenvalues of ``covariance``.
     make : callable, optional
         ``make(basis) -> rotate``, the same code for another basis; decides where this basis cannot
         (a symmetric one), and lets `precision_scaling` vary the dtype.
@@ -52,8 +63,8 @@ class Rotation:
     Raises
     ------
     RotcheckError
-        For neither ``rotate`` nor ``make`` with ``basis``, for shapes that do not agree, and for a covariance or a
-        mean that is not finite. A *basis* that is not finite is a finding, not an error.
+        For neither ``rotate`` nor ``make`` with ``basis``, for shapes that do not agree, and for anything but a basis
+        that is not finite. A *basis* that is not finite is a finding, not an error.
     """
 
     kind: ClassVar[str] = "Rotation"
@@ -67,14 +78,18 @@ class Rotation:
     mean: Any = None
     normalizes: bool = False
     neighbours: Mapping[str, Any] = field(default_factory=dict)
+    samples: Any = None
+    effective_samples: float | None = None
+    spectrum: Any = None
     make: Callable[[Any], Callable[[Any], Any]] | None = None
     convention: Convention = field(default_factory=Convention)
     name: str = ""
 
     def __post_init__(self) -> None:
-        self._validate_tensors()
-        if self.tokens is not None and self.tokens < 1:
-            raise RotcheckError(f"Rotation(tokens={self.tokens}): a covariance comes from at least one row")
+        matrices = {"basis": self.basis, "covariance": self.covariance, **self.neighbours}
+        validate_tensors(matrices, mean=self.mean, spectrum=self.spectrum, samples=self.samples)
+        dtype_name(self.dtype)
+        validate_counts(tokens=self.tokens, samples=self.samples, effective_samples=self.effective_samples)
         if self.rotate is None:
             if self.make is None or self.basis is None:
                 raise RotcheckError("Rotation needs rotate=..., or both make=... and basis=...")
@@ -82,21 +97,41 @@ class Rotation:
         if not callable(self.rotate):
             raise RotcheckError(f"Rotation(rotate={type(self.rotate).__name__}) is not callable: pass a function of x")
 
-    def _validate_tensors(self) -> None:
-        matrices = {"basis": self.basis, "covariance": self.covariance, **self.neighbours}
-        given = {name: value for name, value in {**matrices, "mean": self.mean}.items() if value is not None}
-        for name, value in given.items():
-            if not isinstance(value, torch.Tensor | np.ndarray):
-                raise RotcheckError(f"{name} is a {type(value).__name__}: pass a torch tensor or a numpy array")
-        if not given:
-            raise RotcheckError("Rotation needs basis=..., or at least covariance=... or mean=... to know the width")
-        for name, value in given.items():
-            expected = (self.width,) if name == "mean" else (self.width, self.width)
-            if tuple(value.shape) != expected:
-                raise RotcheckError(f"{name} has shape {tuple(value.shape)}, expected {expected} as the width says")
-            if name in ("covariance", "mean") and not to_float64(value, what=name).isfinite().all():
-                raise RotcheckError(f"{name} has entries that are not finite: it was computed from broken activations")
-        dtype_name(self.dtype)
+    @classmethod
+    def from_tap(
+        cls,
+        run: Callable[[Any], Any],
+        owner: Any,
+        name: str,
+        /,
+        width: int | None = None,
+        *,
+        skip: int = 0,
+        axis: int | None = -1,
+        **declared: Any,
+    ) -> Rotation:
+        """The rotation inside ``run``, seen at the call ``owner.<name>`` that receives what was rotated.
+
+        ``declared`` are the other parameters of `Rotation`; ``width`` is that of basis, covariance or mean unless
+        given. `rotcheck.subjects.taps.tapped` says what is recorded, and when it is an error.
+
+        >>> Rotation.from_tap(engine.compress_keys, engine, "_quantize_regime", basis=U, normalizes=True)
+        """
+        rotate = tapped(run, owner, name, known_width(width, declared), skip=skip, axis=axis)
+        return cls(rotate, **({"name": describe(run)} | declared))
+
+    @classmethod
+    def from_matmul(
+        cls, run: Callable[[Any], Any], /, width: int | None = None, *, skip: int = 0, **declared: Any
+    ) -> Rotation:
+        """The rotation inside ``run``, seen at the product with a (d, d) matrix, where no quantiser can be tapped.
+
+        See `rotcheck.subjects.matmul_spy.spied`; ``width`` and ``declared`` are those of `from_tap`.
+
+        >>> Rotation.from_matmul(lambda x: lowrank.compress(x[None]), basis=U)
+        """
+        rotate = spied(run, known_width(width, declared), skip=skip)
+        return cls(rotate, **({"name": describe(run)} | declared))
 
     @property
     def width(self) -> int:
@@ -185,7 +220,7 @@ class Rotation:
     def remade(self, basis: torch.Tensor) -> Rotation:
         """The same code for another basis, given in any float dtype; needs ``make``.
 
-        Covariance, neighbours and inverse belong to the old basis and are left out; a mean is kept.
+        Covariance, samples, neighbours and inverse belong to the old basis and are left out; a mean is kept.
         """
         if self.make is None:
             raise RotcheckError(f"{self} cannot be made for another basis: pass make=lambda basis: ...")
@@ -194,4 +229,5 @@ class Rotation:
         fresh = basis.cpu().numpy() if self.numpy else basis.to(self.device)
         function = call(self.make, fresh, what=f"make of {self}")
         own = {"covariance": None, "tokens": None, "neighbours": {}, "unrotate": None}
+        own |= {"samples": None, "effective_samples": None, "spectrum": None}
         return replace(self, rotate=function, basis=fresh, name=str(self), **own)

@@ -44,14 +44,15 @@ def test_without_findings_the_table_is_first(passed):
     assert render({"a": Report(verdicts=(passed,))})[0].split() == ["subject", "passed"]
 
 
-def test_expected_failures_have_one_line_with_their_reason(reports):
+def test_expected_failures_have_one_line_with_their_diagnosis_and_reason(reports, expected):
     lines = [line for line in render(reports) if line.startswith("expected failure")]
     assert lines == [
-        "expected failure [opt per-layer] ROT101 orthogonality: padded Hadamard, https://example.org/issues/7"
+        f"expected failure [opt per-layer] ROT101 orthogonality: {expected.headline} "
+        "(padded Hadamard, https://example.org/issues/7)"
     ]
 
 
 def test_an_allowed_undecided_is_not_a_finding(undecided):
     lines = render({"a": Report(verdicts=(replace(undecided, expected="Hadamard is symmetric"),))})
-    assert "allowed undecided [a] ROT103 side: Hadamard is symmetric" in lines
+    assert f"allowed undecided [a] ROT103 side: {undecided.headline} (Hadamard is symmetric)" in lines
     assert not lines[0].startswith("UNDECIDED")

@@ -1,0 +1,229 @@
+"""Compressed KV caches of the bundled model: rotations, budgets and allocations side by side.
+
+    python benchmarks/kv.py --out benchmarks/results/kv.json
+    python benchmarks/kv_plot.py benchmarks/results/kv.json benchmarks/results/kv.svg
+
+Everything comes from the bundled model and texts; calibration text is what the model was trained on, evaluation text is
+not. Four parts, printed as Markdown:
+
+* rotations at 4/2 and 3/1 bits (split at d_eff): the principal axes, the same matrices transposed with everything
+  behind them fitted anew, none, random, Hadamard, in the order in which they come and sorted by variance;
+* perplexity at 2.5 bits on all windows, paired with the uncompressed cache;
+* allocations at equal bytes over five budgets;
+* effective dimensions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rotcheck.models import bundled
+from rotcheck.models.loading import load_model, load_tokenizer
+from rotcheck.models.text import read_text, token_windows
+from rotcheck.report import environment
+from rotcheck.spectral import (
+    CacheCalibration,
+    CacheCodec,
+    Settings,
+    TensorPath,
+    attention_errors,
+    build_codec,
+    calibrate_cache,
+    spectrum_report,
+)
+from rotcheck.spectral.build import fit_codec
+from rotcheck.spectral.evaluate import evaluate, evaluate_codecs, write_json
+
+REGIMES = ("4/2", "3/1")
+CODEBOOKS = ("minmax", "coordinate", "gaussian")
+ROTATIONS = {
+    "right (x @ U)": ("spectral", True),
+    "wrong (x @ U.T)": ("transposed", True),
+    "none": ("none", False),
+    "none, sorted": ("none", True),
+    "random": ("haar", False),
+    "random, sorted": ("haar", True),
+    "Hadamard": ("hadamard", False),
+    "Hadamard, sorted": ("hadamard", True),
+}
+BUDGET = 2.5
+BUDGETS = (1.5, 2.0, 2.5, 3.0, 4.0)
+ALLOCATIONS = ("water-filling", "two-regimes", "uniform")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--windows", type=int, default=512, help="evaluation windows of 256 tokens")
+    parser.add_argument("--rotation-windows", type=int, default=64, help="those for perplexities by rotation")
+    parser.add_argument("--attention-windows", type=int, default=16, help="those for attention errors")
+    parser.add_argument("--calibration-windows", type=int, default=64, help="of 256 tokens, drawn with --seed")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    start = time.process_time()
+
+    model, tokenizer = load_model("bundled", torch.float32), load_tokenizer("bundled")
+    text = read_text(bundled.evaluation_text())
+    windows = torch.cat(token_windows(tokenizer, text, context=256, windows=args.windows))
+    calibration_text = read_text(bundled.calibration_text())
+    batches = token_windows(tokenizer, calibration_text, context=256, windows=args.calibration_windows, seed=args.seed)
+    calibration = calibrate_cache(model, batches, seed=args.seed, progress=True)
+    attention = list(windows[: args.attention_windows].split(8))
+
+    rotated = evaluate_codecs(
+        model, by_rotation(calibration, args.seed), list(windows[: args.rotation_windows].split(8)),
+        attention_windows=attention, progress=True,
+    )  # fmt: skip
+    budget = evaluate(
+        model, calibration, at_budget(), list(windows.split(8)), attention_windows=attention, progress=True
+    )
+    allocations = by_allocation(model, calibration, attention)
+    result = {
+        "rotations": asdict(rotated), "budget": asdict(budget), "allocations": allocations,
+        "spectrum": [asdict(row) for row in spectrum_report(calibration)],
+        "calibration_tokens": calibration.tokens, "seed": args.seed, "cpu_s": time.process_time() - start,
+        "environment": environment(),
+    }  # fmt: skip
+    write_json(args.out, result)
+    print(report(json.loads(args.out.read_text(encoding="utf-8"))))
+
+
+def by_rotation(calibration: CacheCalibration, seed: int) -> dict[str, CacheCodec]:
+    """Codecs named ``regimes | rotation | codebook``."""
+    found = {}
+    places = [(r, n, c) for r in REGIMES for c in CODEBOOKS for n in ROTATIONS]
+    for regimes, name, codebook in tqdm(places, desc="codecs", disable=None):
+        rotation, ordered = ROTATIONS[name]
+        own = "spectral" if rotation == "transposed" else rotation
+        settings = Settings(allocation=regimes, rotation=own, ordered=ordered, codebook=codebook, seed=seed)
+        codec = build_codec(calibration, settings)
+        found[f"{regimes} | {name} | {codebook}"] = (
+            transposed(codec, calibration) if rotation == "transposed" else codec
+        )
+    return found
+
+
+def transposed(codec: CacheCodec, calibration: CacheCalibration) -> CacheCodec:
+    """The mistake: axes in rows. Ranges and codebooks are fitted to what then comes out, so nothing else is wrong."""
+    paths = {}
+    for kind in ("keys", "values"):
+        own = []
+        for path, statistics in zip(getattr(codec, kind), getattr(calibration, kind), strict=True):
+            axes = replace(path.axes, basis=path.axes.basis.mT.contiguous())
+            fitted = fit_codec(axes, statistics.rows, codec.settings, kind, seed=codec.settings.seed)
+            own.append(TensorPath(axes=axes, codec=fitted))
+        paths[kind] = tuple(own)
+    return replace(codec, **paths)
+
+
+def at_budget() -> dict[str, Settings]:
+    """2.5 bits per number, by every way that is good at it."""
+    found = {}
+    for centred in (True, False):
+        how = "centred" if centred else "uncentred"
+        for codebook in ("coordinate", "gaussian"):
+            found[f"water-filling, {codebook}, {how}"] = Settings(bits=BUDGET, codebook=codebook, centred=centred)
+        found[f"two-regimes, minmax, {how}"] = Settings(
+            bits=BUDGET, allocation="two-regimes", codebook="minmax", centred=centred
+        )
+    return found
+
+
+def by_allocation(model: torch.nn.Module, calibration: CacheCalibration, windows: list[Tensor]) -> list[dict]:
+    """Attention errors by allocation and budget, the mean over layers and each of them."""
+    codecs = {}
+    places = [(b, a, c) for c in ("coordinate", "gaussian") for b in BUDGETS for a in ALLOCATIONS]
+    for place in tqdm(places, desc="codecs", disable=None):
+        bits, allocation, codebook = place
+        codecs[place] = build_codec(calibration, Settings(bits=bits, allocation=allocation, codebook=codebook))
+    named = {" ".join(map(str, place)): codec for place, codec in codecs.items()}
+    errors = attention_errors(model, named, windows, progress=True)
+    return [
+        {"bits": bits, "allocation": allocation, "codebook": codebook, "attention_error": error.mean().item(),
+         "layer_errors": error.tolist(), "bytes_per_token": codec.bytes_per_token}
+        for ((bits, allocation, codebook), codec), error in zip(codecs.items(), errors.values(), strict=True)
+    ]  # fmt: skip
+
+
+def report(result: Mapping) -> str:
+    """All tables as Markdown."""
+    parts = [rotation_table(result), budget_table(result["budget"]), allocation_table(result["allocations"])]
+    return "\n\n".join([*parts, spectrum_table(result["spectrum"])])
+
+
+def rotation_table(result: Mapping) -> str:
+    rows = {row["name"]: row for row in result["rotations"]["rows"]}
+    lines = ["| rotation | " + " | ".join(f"{r}, {c}" for r in REGIMES for c in CODEBOOKS) + " |"]
+    lines.append("|---" * (1 + len(REGIMES) * len(CODEBOOKS)) + "|")
+    for name in ROTATIONS:
+        cells = []
+        for regimes in REGIMES:
+            for codebook in CODEBOOKS:
+                row, right = (
+                    rows[f"{regimes} | {name} | {codebook}"],
+                    rows[f"{regimes} | {next(iter(ROTATIONS))} | {codebook}"],
+                )
+                share = right["attention_error"] / row["attention_error"]
+                cells.append(f"{row['attention_error']:.3f} ({share:.2f}), {row['ratio']['value']:.4f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    first = [rows[f"{r} | {next(iter(ROTATIONS))} | {c}"] for r in REGIMES for c in CODEBOOKS]
+    bits = " | ".join(
+        f"{row['payload_bits']:.2f} + {row['side_bits']:.2f}, {row['bytes_per_token']} B" for row in first
+    )
+    return "\n".join([*lines, f"| bits per number, bytes per token | {bits} |"])
+
+
+def budget_table(evaluation: Mapping) -> str:
+    lines = [
+        f"full precision {evaluation['full']:.3f} ({evaluation['windows']} windows, {evaluation['tokens']} tokens)"
+    ]
+    lines += [
+        "",
+        "| cache | perplexity | ratio | attention error | payload + side bits | bytes per token |",
+        "|---" * 6 + "|",
+    ]
+    for row in evaluation["rows"]:
+        ratio = row["ratio"]
+        lines.append(
+            f"| {row['name']} | {row['perplexity']:.3f} | {ratio['value']:.4f} ({ratio['low']:.4f} to "
+            f"{ratio['high']:.4f}) | {row['attention_error']:.3f} | {row['payload_bits']:.2f} + {row['side_bits']:.2f} "
+            f"| {row['bytes_per_token']} |"
+        )
+    return "\n".join(lines)
+
+
+def allocation_table(rows: list) -> str:
+    found = {(row["codebook"], row["allocation"], row["bits"]): row for row in rows}
+    lines = ["| codebook, allocation | " + " | ".join(f"{b:g} bits" for b in BUDGETS) + " |"]
+    lines.append("|---" * (1 + len(BUDGETS)) + "|")
+    for codebook in ("coordinate", "gaussian"):
+        for allocation in ALLOCATIONS:
+            errors = [found[codebook, allocation, bits]["attention_error"] for bits in BUDGETS]
+            lines.append(f"| {codebook}, {allocation} | " + " | ".join(f"{error:.3f}" for error in errors) + " |")
+    sizes = [found["gaussian", "uniform", bits]["bytes_per_token"] for bits in BUDGETS]
+    return "\n".join([*lines, "| bytes per token | " + " | ".join(map(str, sizes)) + " |"])
+
+
+def spectrum_table(rows: list) -> str:
+    lines = ["| | d_eff centred | gap | d_eff uncentred | gap | share of the mean |", "|---" * 6 + "|"]
+    for kind in ("keys", "values"):
+        own = [row for row in rows if row["kind"] == kind]
+        columns = [[float(row[field]) for row in own]
+                   for field in ("centred", "centred_gap", "uncentred", "uncentred_gap", "mean_share")]  # fmt: skip
+        cells = [f"{sum(c) / len(c):.2f} ({min(c):.2f} to {max(c):.2f})" for c in columns]
+        lines.append(f"| {kind} of {own[0]['width']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
