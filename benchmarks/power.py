@@ -16,8 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from pathlib import Path
 
@@ -159,24 +158,30 @@ def table(found: list[Cell]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="cells that this file holds already are not run again")
     parser.add_argument("--trials", type=int, default=3000)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    cells = []
-    for spectrum, law, d, known in [
-        *product(SPECTRA, LAWS, SIZES, [True]),
-        *product(SPECTRA, LAWS[:1], SIZES, [False]),
-    ]:
-        cell = simulate(spectrum, law, d, trials=args.trials, known=known)
+    cells = read(args.out) if args.out.exists() else []
+    plan = [*product(SPECTRA, LAWS, SIZES, [True]), *product(SPECTRA, LAWS[:1], SIZES, [False])]
+    for spectrum, law, d, known in plan:
+        if any((c.spectrum, c.law, c.d, c.estimated) == (spectrum, law, d, not known) for c in cells):
+            continue
+        trials = args.trials if known else args.trials // 10
+        cell = simulate(spectrum, law, d, trials=trials, known=known)
         if known and (cell.false_alarms or cell.missed):
-            cell = simulate(spectrum, law, d, trials=int(CONTINUED * args.trials))
+            cell = simulate(spectrum, law, d, trials=int(CONTINUED * trials))
         cells.append(cell)
-        print(table([cell]).splitlines()[-1], file=sys.stderr, flush=True)
-    result = {"wanted": WANTED, "margin": MARGIN, "cells": [asdict(cell) for cell in cells]}
-    result["environment"] = environment()
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        result = {"wanted": WANTED, "margin": MARGIN, "cells": [asdict(c) for c in cells], "environment": environment()}
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(cells))
+
+
+def read(path: Path) -> list[Cell]:
+    """The cells of a file that this script wrote."""
+    stored = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    names = [f.name for f in fields(Cell) if f.init]
+    return [Cell(**{name: tuple(c[name]) if name == "rows" else c[name] for name in names}) for c in stored]
 
 
 if __name__ == "__main__":

@@ -74,10 +74,11 @@ def plain_logits(model: Any, batch: Batch) -> Tensor:
     return found
 
 
-def cache_allowance(model: Any, batch: Batch) -> Allowance:
+def cache_allowance(model: Any, batch: Batch, plain: Tensor) -> Allowance:
     """What rounding explains in logits that come by way of a cache, from the model's own floor.
 
-    Never less than what float32 explains: a cache may rotate in float32 whatever the dtype of the model.
+    Never less than what float32 explains: a cache may rotate in float32 whatever the dtype of the model. ``plain`` are
+    the `plain_logits` of the model itself.
     """
     from rotcheck.spectral.recorder import text_config
 
@@ -86,7 +87,8 @@ def cache_allowance(model: Any, batch: Batch) -> Allowance:
         exact = plain_logits(cast(model, torch.float64), batch)
 
         def error(kind: torch.dtype) -> float:
-            return logit_error(plain_logits(cast(model, kind), batch), exact)
+            other = cast(model, kind)
+            return logit_error(plain if other is model else plain_logits(other, batch), exact)
 
         width = text_config(model.config).hidden_size
         return floor_allowance(dtype, width, error, rotations=2, what="the model")  # type: ignore[arg-type]

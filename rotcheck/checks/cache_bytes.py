@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -45,7 +46,7 @@ def cache_bytes(subject: CacheRotation, witness: Witness) -> Measurement | Undec
     rows, length = stored[0][0].shape[0], min(stored[0][0].shape[2], _window(subject))
     counts = sorted({length // 2, 3 * length // 4, length} - {0})
     if len(counts) < 3:
-        return Undecided(reason=f"{length} tokens do not show what one takes", needs="inputs of four tokens or more")
+        return Undecided(reason=f"{length} tokens do not show what one takes", needs="inputs of three tokens or more")
     sizes = [_weighed(subject, stored, count) for count in counts]
     slopes = [
         (size - before) / (rows * (count - fewer))
@@ -116,7 +117,7 @@ def _tensors(value: Any, seen: set[int]) -> Iterator[Any]:
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _tensors(item, seen)
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif isinstance(value, list | tuple | set | frozenset | deque):
         for item in value:
             yield from _tensors(item, seen)
     elif not isinstance(value, type):

@@ -66,7 +66,8 @@ def _moved(subject: CacheRotation, batch: Batch) -> tuple[float, Allowance]:
         actual = cached_logits(model, batch, make(), what=str(subject))  # type: ignore[misc]
         bits = Allowance(value=0.0, derivation="equality of all bits, because the cache does not take float32")
         return logit_error(actual, plain_logits(model, batch)), bits
-    return logit_error(actual, plain_logits(wide, batch)), cache_allowance(wide, batch)
+    plain = plain_logits(wide, batch)
+    return logit_error(actual, plain), cache_allowance(wide, batch, plain)
 
 
 def _used(moved: float, floor: Allowance) -> Measurement | Broken:

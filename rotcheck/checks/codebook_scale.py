@@ -60,7 +60,8 @@ def codebook_scale(subject: Codec, witness: Witness) -> list[Measurement] | Unde
     -------
     Tables from raw eigenvalues while the data are normalised, one table N(0, 1/d) after PCA (in the transposed basis
     too, which flattens the spectrum and hides it from every error), variances taken for deviations, tables of another
-    head, levels that an outlier has drawn away, more bits declared than levels used.
+    head, levels that an outlier has drawn away, tables around zero for a coordinate whose mean is far from it, more
+    bits declared than levels used.
 
     Cannot see
     ----------

@@ -57,7 +57,7 @@ def _measure(subject: CacheRotation, batch: Batch) -> Measurement:
     model = subject.model
     plain = plain_logits(model, batch)
     actual = cached_logits(model, batch, subject.lossless(), what=f"{subject} without loss")  # type: ignore[misc]
-    allowed = cache_allowance(model, batch)
+    allowed = cache_allowance(model, batch, plain)
     error = logit_error(actual, plain)
     failed = not error <= allowed.value
 

@@ -77,5 +77,6 @@ def _measure(place: str, part: Rotation, rotary: int, witness: Witness) -> Measu
 def mixing(matrix: Tensor, rotary: int) -> float:
     """``sqrt(mean over columns of min(s, 1 - s))``, s the share of a column's energy in its first entries."""
     energy = matrix.square()
-    share = energy[:rotary].sum(0) / energy.sum(0)
-    return torch.minimum(share, 1 - share).clamp(min=0).mean().sqrt().item()
+    first, others = energy[:rotary].sum(0), energy[rotary:].sum(0)
+    # the smaller one over the sum: 1 - s would round at 1e-16, whose root is 1e-8
+    return (torch.minimum(first, others) / (first + others)).mean().sqrt().item()

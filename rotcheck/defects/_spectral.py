@@ -30,8 +30,8 @@ Layer = Callable[[TensorPath, TensorPath], Any]
 """Makes a layer of a cache from the paths of its keys and values."""
 
 LAYERS, VOCABULARY = 3, 89
-SETTINGS = Settings(bits=3.0)
-COARSE = Settings(bits=1.0)
+SETTINGS = Settings(bits=3.0, codebook="gaussian")
+COARSE = replace(SETTINGS, bits=1.0)
 PARTIAL = 0.6
 """Share of a head that RoPE turns in `phi`: 12 of 20 coordinates."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rotcheck.defects._spectral import bench, right, subject
+from rotcheck.defects._spectral import SETTINGS, bench, right, subject
 from rotcheck.defects.defect import Defect
 from rotcheck.kernels.per_head import rotate_heads
 from rotcheck.spectral.cache import SpectralLayer
@@ -15,7 +16,7 @@ from rotcheck.spectral.path import TensorPath
 from rotcheck.spectral.settings import Settings
 from rotcheck.subjects.cache import CacheRotation
 
-NORMS = Settings(bits=3.0, normalize=True)
+NORMS = replace(SETTINGS, normalize=True)
 RANGES = Settings(allocation="4/2", codebook="minmax")
 
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from rotcheck.defects._spectral import Bench, bench, right, subject, with_axes, with_bases, with_paths
+from rotcheck.defects._spectral import SETTINGS, Bench, bench, right, subject, with_axes, with_bases, with_paths
 from rotcheck.defects.defect import Defect
 from rotcheck.spectral.build import build_codec
 from rotcheck.spectral.path import TensorPath
-from rotcheck.spectral.settings import Settings
 from rotcheck.subjects.cache import CacheRotation
 
-HAAR = Settings(bits=3.0, rotation="haar")
+HAAR = replace(SETTINGS, rotation="haar")
 
 
 def _after(found: Bench, change: Callable[[TensorPath], TensorPath]) -> CacheRotation:

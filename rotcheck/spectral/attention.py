@@ -16,7 +16,7 @@ from rotcheck.slicing.batches import Batch, checked, kept
 from rotcheck.slicing.calibrate import evaluating
 from rotcheck.spectral.build import CacheCodec
 from rotcheck.spectral.path import TensorPath
-from rotcheck.spectral.recorder import layer_count, run_recorded
+from rotcheck.spectral.recorder import layer_count, run_recorded, text_config
 
 ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 """Positional parameters of ``scaled_dot_product_attention``, in order."""
@@ -56,7 +56,7 @@ def attention_errors(
     for codec in codecs.values():
         codec.model.check(model.config)
     with evaluating(model):
-        for batch in checked(batches, model.config, progress=progress, title="attention errors"):
+        for batch in checked(batches, text_config(model.config), progress=progress, title="attention errors"):
             with _Attention(codecs, kept(batch), wrong, size) as watch:
                 run_recorded(model, batch, watch.stored)
     if not (size > 0).all():

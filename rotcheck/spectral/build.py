@@ -126,20 +126,12 @@ def fit_codec(axes: HeadAxes, rows: Tensor, settings: Settings, kind: str, *, se
     allocations = allocate(coded, axes, settings, kind)
     scalar: LevelQuantizer | MinMaxQuantizer
     if settings.codebook == "minmax":
-        scalar = regime_ranges(allocations, _single(coded.mean(1)))
+        scalar = regime_ranges(allocations, coded.mean(1))
     else:
         scalar = fit_levels(coded, allocations, settings.codebook, prior=PRIOR)
-        scalar = replace(scalar, levels=_single(scalar.levels))
-    sketch = None
-    if settings.sketch and kind == "keys":
-        sketch = gaussian_sketch(axes.heads, settings.sketch, axes.width, seed=seed)
-        sketch = replace(sketch, projections=_single(sketch.projections))
+    sketched = settings.sketch and kind == "keys"
+    sketch = gaussian_sketch(axes.heads, settings.sketch, axes.width, seed=seed) if sketched else None
     return Codec(scalar=scalar, normalize=settings.normalize, sketch=sketch)
-
-
-def _single(table: Tensor) -> Tensor:
-    """Rounded to float32, so that the four bytes that are counted for a number hold all of it."""
-    return table.float().to(torch.float64)
 
 
 def allocate(coded: Tensor, axes: HeadAxes, settings: Settings, kind: str) -> list[Allocation]:

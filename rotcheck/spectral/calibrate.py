@@ -14,7 +14,7 @@ from rotcheck.slicing.batches import Batch, checked, kept
 from rotcheck.slicing.calibrate import evaluating
 from rotcheck.spectral.identity import Identity, identity
 from rotcheck.spectral.moments import Moments, moments
-from rotcheck.spectral.recorder import run_recorded, windows
+from rotcheck.spectral.recorder import run_recorded, text_config, windows
 from rotcheck.spectral.rotary import rotary_width
 
 SAMPLE = 4096
@@ -110,7 +110,7 @@ def calibrate_cache(
     held: dict[tuple[int, str], Tensor] = {}
     with evaluating(model):
         for number, batch in enumerate(
-            checked(batches, model.config, progress=progress, title="calibrating the cache")
+            checked(batches, text_config(model.config), progress=progress, title="calibrating the cache")
         ):
             tokens = kept(batch)
             old, new = draw.among(int(tokens.sum()))

@@ -62,7 +62,12 @@ def windows(config: Any) -> tuple[int | None, ...]:
     if getattr(config, "is_encoder_decoder", False):
         raise RotcheckError(f"{type(config).__name__} is of an encoder-decoder, whose cache is two: pass a decoder")
     count = layer_count(config)
-    stock = DynamicCache(config=config).layers
+    try:
+        stock = DynamicCache(config=config).layers
+    except KeyError as error:
+        raise RotcheckError(
+            f"{type(config).__name__} has layers of a type {error} that no cache is known for"
+        ) from error
     found: list[int | None] = []
     for layer in range(count):
         like = stock[layer] if layer < len(stock) else None

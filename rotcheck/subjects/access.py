@@ -15,15 +15,14 @@ def reached(
     probe: Rows,
     width: int,
     *,
-    owner: Any = None,
-    name: str = "",
+    tap: tuple[Any, str] | None = None,
     skip: int = 0,
 ) -> tuple[Callable[[Any], Rows], str]:
     """``rotate(x)`` for code that does not offer one, and how it was reached.
 
     A function that only rotates is the best access, and needs none of this. Otherwise the code is run on ``probe``
-    under a spy on matrix products; where no product with a (d, d) matrix is seen, and ``owner`` and ``name`` say which
-    call receives rotated rows, that call is tapped. Code that can be reached in neither way is a black box: make a
+    under a spy on matrix products; where no product with a (d, d) matrix is seen, and ``tap`` says which call
+    receives rotated rows, that call is tapped. Code that can be reached in neither way is a black box: make a
     `rotcheck.subjects.Codec` of it, whose checks need no basis.
 
     Parameters
@@ -34,7 +33,7 @@ def reached(
         Rows of the kind that the code takes.
     width : int
         d.
-    owner, name
+    tap : (owner, name), optional
         As in `rotcheck.subjects.taps.tapped`.
     skip : int
         Whole vectors (or products) to pass over.
@@ -54,11 +53,12 @@ def reached(
     try:
         spy(probe)
     except SubjectError as no_product:
-        if owner is None:
+        if tap is None:
             raise SubjectError(
-                f"{no_product}; say which call receives rotated rows (owner=, name=), or test its round trip as a Codec"
+                f"{no_product}; say which call receives rotated rows, tap=(owner, name), "
+                "or test the round trip as a Codec"
             ) from no_product
-        tap = tapped(run, owner, name, width, skip=skip)
-        tap(probe)
-        return tap, f"call of {name}"
+        rotate = tapped(run, *tap, width, skip=skip)
+        rotate(probe)
+        return rotate, f"call of {tap[1]}"
     return spy, "matrix product"

@@ -11,11 +11,13 @@ import torch
 
 from rotcheck.convention import Convention, Formula
 from rotcheck.errors import RotcheckError
+from rotcheck.subjects.access import reached
 from rotcheck.subjects.calling import call, describe, to_float64
 from rotcheck.subjects.declared import validate_counts, validate_tensors
 from rotcheck.subjects.matmul_spy import spied
 from rotcheck.subjects.taps import known_width, tapped
 from rotcheck.tolerance import dtype_name
+from rotcheck.witness import Witness
 
 _LONG = 2.0**40
 """Length of the rows that are fed where a guard such as ``x / (norm + 1e-5)`` must vanish beside them."""
@@ -132,6 +134,21 @@ class Rotation:
         """
         rotate = spied(run, known_width(width, declared), skip=skip)
         return cls(rotate, **({"name": describe(run)} | declared))
+
+    @classmethod
+    def from_code(
+        cls, run: Callable[[Any], Any], /, *, tap: tuple[Any, str] | None = None, skip: int = 0, **declared: Any
+    ) -> Rotation:
+        """The rotation inside ``run`` by the surest way: its matrix product, or else the call ``tap=(owner, name)``.
+
+        `rotcheck.subjects.access.reached` tries both on seeded rows; the subject's name says which it was.
+
+        >>> Rotation.from_code(engine.compress_keys, tap=(engine, "_quantize_regime"), basis=U, normalizes=True)
+        """
+        blank = cls(run, **declared)
+        rows = blank.argument(blank.probe(Witness().normal("access", blank.width + 3, blank.width)))
+        rotate, how = reached(run, rows, blank.width, tap=tap, skip=skip)
+        return replace(blank, rotate=rotate, name=f"{blank} by its {how}")
 
     @property
     def width(self) -> int:

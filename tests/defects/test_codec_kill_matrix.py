@@ -114,7 +114,7 @@ def wrong_and_repaired(bits, width):
 @pytest.mark.parametrize("width", [24, 64])
 @pytest.mark.parametrize("bits", [2, 3])
 def test_repairing_the_transpose_alone_raises_the_error_and_the_verdicts_say_why(bits, width):
-    """The report's story: 3.8 times at d = 128; every structural check names the transpose, codebook_scale the table."""
+    """The report's story (3.8 times at d = 128): structural checks name the transpose, codebook_scale the table."""
     wrong, repaired = wrong_and_repaired(bits, width)
     x = wrong.samples
     before, after = (((c.apply(x) - x).square().sum() / x.square().sum()).item() for c in (wrong, repaired))

@@ -97,3 +97,29 @@ def test_the_table_has_a_line_for_each_cell():
     assert len(lines) == 4
     assert lines[2].startswith("| spiked | gaussian | 16 |")
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_what_is_written_can_be_read_and_continued(tmp_path, monkeypatch, capsys):
+    """An interrupted run keeps its cells, and runs the others only."""
+    path, asked = tmp_path / "power.json", []
+    original = power.simulate
+
+    def simulate(spectrum, law, d, *, trials, known):
+        asked.append((spectrum, law, d, known))
+        return original(spectrum, law, d, trials=min(trials, 2), known=known)
+
+    monkeypatch.setattr(power, "simulate", simulate)
+    monkeypatch.setattr(power, "SIZES", (16,))
+    monkeypatch.setattr(power, "LAWS", ("gaussian",))
+    monkeypatch.setattr("sys.argv", ["power.py", "--out", str(path), "--trials", "20"])
+    power.main()
+    first = list(asked)
+    assert first == [(s, "gaussian", 16, known) for known in (True, False) for s in power.SPECTRA]
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["cells"] = stored["cells"][:4]
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    kept = power.read(path)
+    power.main()
+    assert asked[len(first) :] == first[4:]
+    assert power.read(path)[:4] == kept
+    assert capsys.readouterr().out.count("| geometric | gaussian, estimated | 16 |") == 2

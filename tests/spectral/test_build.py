@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rotcheck import RotcheckError
-from rotcheck.quantize import LevelQuantizer, MinMaxQuantizer
+from rotcheck.quantize import LevelQuantizer, MinMaxQuantizer, water_filling
 from rotcheck.spectral import CacheCalibration, CacheCodec, Settings, build_codec, head_axes
 from rotcheck.spectral.build import allocate, fit_codec
 
@@ -96,6 +96,18 @@ def test_named_regimes_are_split_at_the_effective_dimension(seed, calibration_of
     for path in (*codec.keys, *codec.values):
         for row, split in zip(path.codec.bits.tolist(), path.axes.splits, strict=True):
             assert row == [5] * split + [1] * (path.width - split)
+
+
+@given(seed=SEEDS, centred=st.booleans())
+def test_each_head_has_the_bits_of_its_own_coordinates(seed, centred, rows_of, statistics_of):
+    """From their variances about the mean, centred or not: the mean costs no bits, because tables hold it."""
+    rows = torch.cat([rows_of(seed, heads=1), rows_of(seed + 1, heads=1, mean=30.0) * torch.arange(1, 8) ** 2])
+    axes = head_axes(statistics_of(rows), centred=centred)
+    codec = fit_codec(axes, rows, Settings(bits=2.0, codebook="gaussian", centred=centred), "keys", seed=0)
+    for head in range(2):
+        variances = (rows[head] @ axes.basis[head]).var(0, correction=0)
+        assert codec.bits[head].tolist() == list(water_filling(variances.tolist(), 14).bits)
+    assert codec.bits[0].tolist() != codec.bits[1].tolist()
 
 
 @given(seed=SEEDS)

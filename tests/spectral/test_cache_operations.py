@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from rotcheck.spectral import Settings, SpectralCache, TensorPath, head_axes
+from rotcheck.spectral import CacheCalibration, Settings, SpectralCache, TensorPath, build_codec, head_axes
 from rotcheck.spectral.build import fit_codec
 from rotcheck.spectral.cache import SpectralLayer, SpectralSlidingLayer
 
@@ -156,6 +156,24 @@ def test_layers_that_were_laid_out_early_hold_bytes(family, tiny, codec_of):
         for one, two in zip(cache.update(keys, keys, layer), late.update(keys, keys, layer), strict=True):
             assert torch.equal(one, two)
         assert torch.equal(cache.layers[layer].keys, late.layers[layer].keys)
+
+
+def test_layers_may_have_heads_of_their_own(tiny, rows_of, statistics_of, calibrated):
+    """Another width and another number of heads in each layer, for keys and for values."""
+    shapes = {"keys": [(2, 7), (3, 5), (1, 11)], "values": [(2, 6), (3, 9), (1, 4)]}
+    statistics = {
+        kind: tuple(statistics_of(rows_of(i, heads=heads, width=width)) for i, (heads, width) in enumerate(found))
+        for kind, found in shapes.items()
+    }
+    calibration = CacheCalibration(**statistics, tokens=90, model=calibrated("opt").model)
+    codec = build_codec(calibration, Settings(bits=6.0, codebook="gaussian"))
+    cache = SpectralCache(codec, tiny("opt").config)
+    for layer in range(3):
+        keys, values = (statistics[kind][layer].rows[None, :, :8] for kind in ("keys", "values"))
+        for exact, found in zip((keys, values), cache.update(keys, values, layer), strict=True):
+            assert found.shape == exact.shape
+            assert (found - exact).norm() < 0.1 * exact.norm()
+    assert cache.stored_bytes == 8 * codec.bytes_per_token
 
 
 def test_what_the_cache_says_of_itself(tiny, codec_of):

@@ -113,6 +113,13 @@ def test_encoder_decoders_are_refused():
         windows(config)
 
 
+def test_layers_of_an_unknown_type_are_named(tiny):
+    config = copy.deepcopy(tiny("llama").config)
+    config.layer_types = ["full_attention", "odd", "full_attention"]
+    with pytest.raises(RotcheckError, match=r"^LlamaConfig has layers of a type 'odd' that no cache is known for$"):
+        windows(config)
+
+
 def test_a_layer_that_writes_nothing_is_named(tiny, batch_of):
     """Whatever its configuration says."""
     model = copy.deepcopy(tiny("llama"))

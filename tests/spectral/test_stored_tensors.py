@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 from transformers.cache_utils import DynamicCache
 
 from rotcheck.models.caching import with_cache
@@ -114,6 +117,28 @@ def test_a_coarse_model_is_summed_in_float64(dtype, tiny, batch_of):
             assert statistics.moments.outer.dtype == torch.float64
             torch.testing.assert_close(statistics.moments.outer, moments(rows).outer, rtol=1e-12, atol=0)
             assert torch.equal(statistics.rows, rows.float())
+
+
+def test_the_language_model_of_a_larger_one_is_calibrated(tiny, batch_of, calibrated):
+    """Its vocabulary, layers and frequencies are looked up where they are."""
+
+    class Larger(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.language_model, self.device = model, model.device
+            self.config = SimpleNamespace(model_type="larger", get_text_config=lambda decoder: model.config)
+
+        @property
+        def base_model(self):
+            return self.language_model.base_model
+
+    model = tiny("phi")
+    batch = batch_of(model, seed=1)
+    found, expected = calibrate_cache(Larger(model), [batch]), calibrate_cache(model, [batch])
+    assert found.model == expected.model
+    for one, two in zip(found.keys, expected.keys, strict=True):
+        assert torch.equal(one.moments.outer, two.moments.outer)
+        assert one.rotary == two.rotary == 6
 
 
 def test_repr_names_the_model(calibrated):

@@ -226,9 +226,11 @@ def test_every_check_of_rotations_runs_on_heads():
 
 @pytest.mark.parametrize("bits", [1.0, 3.0])
 def test_our_cache_has_a_coarser_one_unless_it_is_the_coarsest(found, bits):
-    subject = spectral_cache(found.model, found.calibration, Settings(bits=bits), inputs=found.batch)
+    subject = spectral_cache(
+        found.model, found.calibration, Settings(bits=bits, codebook="gaussian"), inputs=found.batch
+    )
     assert (subject.coarse is None) == (bits == 1.0)
-    assert str(subject) == f"spectral cache, spectral water-filling {bits:g} bits, coordinate"
+    assert str(subject) == f"spectral cache, spectral water-filling {bits:g} bits, gaussian"
     assert str(spectral_cache(found.model, found.calibration, Settings(), inputs=found.batch, name="n")) == "n"
 
 

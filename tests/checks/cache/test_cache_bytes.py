@@ -29,9 +29,14 @@ def test_our_own_cache_takes_what_it_says(judge, right):
 
 @pytest.mark.parametrize(
     "settings",
-    [Settings(bits=2.0), Settings(bits=3.0, normalize=True), Settings(allocation="4/2", codebook="minmax"),
-     Settings(bits=3.0, sketch=16)], ids=str,
-)  # fmt: skip
+    [
+        Settings(bits=2.0, codebook="gaussian"),
+        Settings(bits=3.0, normalize=True, codebook="gaussian"),
+        Settings(allocation="4/2", codebook="minmax"),
+        Settings(bits=3.0, sketch=16, codebook="gaussian"),
+    ],
+    ids=str,
+)
 def test_all_side_information_of_our_own_cache_is_counted(judge, settings):
     found = planted.bench(0, settings=settings)
     assert judge("cache_bytes", planted.subject(found)).outcome.value == "passed"
@@ -126,7 +131,7 @@ def test_memory_that_grows_in_steps_decides_nothing(judge, found):
     assert judge("cache_bytes", keeping(found, in_blocks)).outcome.value == "undecided"
 
 
-@pytest.mark.parametrize(("length", "outcome"), [(2, "undecided"), (3, "undecided"), (4, "passed"), (5, "passed")])
+@pytest.mark.parametrize(("length", "outcome"), [(2, "undecided"), (3, "passed"), (5, "passed")])
 def test_a_few_tokens_are_enough(judge, right, length, outcome):
     verdict = judge("cache_bytes", replace(right, inputs=planted.tokens(1, rows=2, length=length, padded=False)))
     assert verdict.outcome.value == outcome

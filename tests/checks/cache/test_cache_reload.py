@@ -28,7 +28,9 @@ def changed(found, kind, layer, change):
 
 
 def test_our_own_files_give_back_the_same_bits(judge, found):
-    subject = spectral_cache(found.model, found.calibration, Settings(bits=2.0), inputs=found.batch)
+    subject = spectral_cache(
+        found.model, found.calibration, Settings(bits=2.0, codebook="gaussian"), inputs=found.batch
+    )
     verdict = judge("cache_reload", subject)
     assert verdict.outcome.value == "passed", str(verdict)
     assert verdict.claim.error == 0.0
@@ -58,7 +60,10 @@ def test_one_head_is_placed(judge, found):
 
 def test_other_bits(judge, found):
     assert (
-        judge("cache_reload", reloading(found, build_codec(found.calibration, Settings(bits=4.0)))).claim.error > 1e-3
+        judge(
+            "cache_reload", reloading(found, build_codec(found.calibration, Settings(bits=4.0, codebook="gaussian")))
+        ).claim.error
+        > 1e-3
     )
 
 

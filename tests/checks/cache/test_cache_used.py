@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -106,20 +107,19 @@ def test_a_cache_that_raises_in_the_models_own_dtype_fails(judge, found):
 def test_equal_bits_are_without_effect(judge, found):
     verdict = judge("cache_used", planted.subject(found, coarse=lambda: found.cache(found.codec), name="s"))
     sizes = r"s has bits without effect: keys and values change by 0.11\d of their size, with the fewest bits by 0.11\d"
-    assert __import__("re").fullmatch(sizes, verdict.headline)
-    assert "which argument wins" not in verdict.hint
+    assert re.fullmatch(sizes, verdict.headline)
     assert "number of bits reaches the codes" in verdict.hint
 
 
 def test_a_cache_worse_than_the_coarsest_gains_nothing(judge, found):
-    fine = build_codec(found.calibration, Settings(bits=6.0))
+    fine = build_codec(found.calibration, Settings(bits=6.0, codebook="gaussian"))
     subject = planted.subject(found, coarse=lambda: found.cache(fine), name="s")
     assert judge("cache_used", subject).headline.startswith("s gains nothing from its bits: keys and values change by ")
 
 
-@pytest.mark.parametrize("bits", [2.0, 3.0, 5.0, 8.0])
+@pytest.mark.parametrize("bits", [2.0, 6.0])
 def test_more_bits_are_better_than_one(judge, found, bits):
-    codec = build_codec(found.calibration, Settings(bits=bits))
+    codec = build_codec(found.calibration, Settings(bits=bits, codebook="gaussian"))
     verdict = judge("cache_used", planted.subject(found, codec, claimed=codec))
     assert verdict.outcome.value == "passed", str(verdict)
 

@@ -121,9 +121,10 @@ def test_a_mean_is_no_mixing(judge, seed, size):
 
 
 def test_values_may_mix_as_they_like(judge):
+    keys, values = blocks(20, 12, 3), haar(20, seed=1)
     parts = {
-        (0, 0, "keys"): Rotation(lambda x, u=blocks(20, 12, 3): x @ u, basis=blocks(20, 12, 3)),
-        (0, 0, "values"): Rotation(lambda x, u=haar(20, seed=1): x @ u, basis=haar(20, seed=1)),
+        (0, 0, "keys"): Rotation(lambda x: x @ keys, basis=keys),
+        (0, 0, "values"): Rotation(lambda x: x @ values, basis=values),
     }
     assert judge("rotary_blocks", CacheRotation(parts, rotary=12)).outcome.value == "passed"
 

@@ -92,11 +92,11 @@ def samples():
     return cache(lambda seed=0, width=24, count=640: rows(seed, width=width, count=count))
 
 
-def normal_code(rows, bits=3, *, centred=True, normalize=False, turned=False, scale=1.0, order=None, axes=None):
+def normal_code(rows, bits=3, *, centred=True, normalize=False, turned=False, scale=1.0, axes=None):
     """A round trip in principal axes with normal tables, in ten lines: independent of the code in the package.
 
-    ``turned`` applies the transposed basis, ``scale`` is that of the tables over that of the data, ``order`` permutes the
-    axes, and ``axes`` replace them.
+    ``turned`` applies the transposed basis, ``scale`` is that of the tables over that of the data, and ``axes``
+    replace the principal ones.
     """
     rows = rows.double()
     mean = rows.mean(0) if centred else torch.zeros(rows.shape[1], dtype=torch.float64)
@@ -105,8 +105,6 @@ def normal_code(rows, bits=3, *, centred=True, normalize=False, turned=False, sc
     values, vectors = torch.linalg.eigh(unit.T @ unit / len(rows))
     basis = vectors.flip(1) if axes is None else axes
     deviation = scale * (values.flip(0).clamp(min=1e-30).sqrt() if axes is None else (unit @ axes).std(0))
-    if order is not None:
-        basis, deviation = basis[:, order], deviation[order]
     levels = normal_levels(bits)
     edges = (levels[1:] + levels[:-1]) / 2
 

@@ -42,7 +42,9 @@ def test_the_transposed_basis_is_named(run, toy, samples, seed, bits, normalize,
 def test_whatever_the_tables_are(run, made, table):
     from rotcheck.defects.codec_side import from_eigenvalues, one_table
 
-    options = {"fitted": {}, "one": {"levels": one_table, "bits": 2}, "eigenvalues": {"levels": from_eigenvalues}}[table]
+    options = {"fitted": {}, "one": {"levels": one_table, "bits": 2}, "eigenvalues": {"levels": from_eigenvalues}}[
+        table
+    ]
     wrong = made(normalize=True, forward=unrotate, back=rotate, **options)
     assert run.matched(NAME, wrong) == "basis.T"
     assert run.outcome(NAME, made(normalize=True, **options)) == "passed"

@@ -166,6 +166,14 @@ def test_the_message_names_the_coordinate_and_both_deviations(run, toy, samples)
     assert verdict.allowed == HALF_AN_OCTAVE
 
 
+@pytest.mark.parametrize("bits", [3, 5])
+def test_tables_around_zero_waste_levels_on_a_coordinate_with_a_mean(run, toy, samples, bits):
+    """The leading axis of a raw moment is that of the mean: its table is as wide as the mean, its data are not."""
+    shifted = samples(1) + 3 * samples(1).norm(dim=-1).median() * haar(24, seed=2)[0]
+    assert run.outcome("codebook_scale", toy(shifted, bits, centred=False)) == "failed"
+    assert run.outcome("codebook_scale", toy(shifted, bits)) == "passed"
+
+
 def test_one_outlier_does_not_make_a_deviation(run, toy, samples):
     spoiled = samples().clone()
     spoiled[3] *= 100

@@ -17,8 +17,8 @@ WIDTHS = (12, 24, 33)
 KINDS = (
     {"bits": 3},
     {"bits": 2, "normalize": True},
-    {"bits": 4, "centred": False},
-    {"bits": 3, "normalize": True, "centred": False},
+    {"bits": 4, "normalize": True},
+    {"bits": 5, "normalize": True},
 )
 FITTED = {
     "precision_limit": 0.5,
@@ -45,7 +45,9 @@ def ratios(toy, samples, seeds, dtype=torch.float64):
             codec = toy(samples(seed, width).to(dtype), **options)
             for check in choose("Codec"):
                 verdict = check.run(codec, Witness(seed=seed))
-                assert verdict.outcome in (Outcome.PASSED, Outcome.NOT_APPLICABLE), f"{options} {width} {seed}: {verdict}"
+                assert verdict.outcome in (Outcome.PASSED, Outcome.NOT_APPLICABLE), (
+                    f"{options} {width} {seed}: {verdict}"
+                )
                 if verdict.claim is not None and verdict.allowed.value:
                     ratio = verdict.claim.error / verdict.allowed.value
                     worst[check.name] = max(worst.get(check.name, 0.0), ratio)

@@ -26,7 +26,9 @@ def decode(payload):
 
 
 def plain(samples, **changes):
-    return Codec(**({"samples": samples, "encode": encode, "decode": decode, "bytes_per_row": 24, "name": "f"} | changes))
+    return Codec(
+        **({"samples": samples, "encode": encode, "decode": decode, "bytes_per_row": 24, "name": "f"} | changes)
+    )
 
 
 def test_right_codes_pass(run, right, kind):
@@ -43,7 +45,9 @@ def test_another_length_than_declared_fails_both_ways(run, samples, declared):
         assert verdict.place == "encode: 24 bytes a row"
 
 
-@pytest.mark.parametrize(("declared", "outcome"), [(23.5, "passed"), (23.0, "failed"), (24.0, "passed"), (24.5, "failed")])
+@pytest.mark.parametrize(
+    ("declared", "outcome"), [(23.5, "passed"), (23.0, "failed"), (24.0, "passed"), (24.5, "failed")]
+)
 def test_a_declaration_in_bits_is_rounded_up(run, samples, declared, outcome):
     assert run.outcome(NAME, plain(samples(), bytes_per_row=declared)) == outcome
 
@@ -131,7 +135,9 @@ def test_bytes_of_a_payload(payload, expected):
 def test_a_payload_of_another_kind_is_refused(run, samples, payload):
     with pytest.raises(SubjectError, match="expected bytes, a uint8 array, or several"):
         size(payload)
-    assert "encode answered with" in run(NAME, plain(samples(), encode=lambda x: payload, round_trip=torch.round)).headline
+    assert (
+        "encode answered with" in run(NAME, plain(samples(), encode=lambda x: payload, round_trip=torch.round)).headline
+    )
 
 
 def test_codes_in_a_wide_type_are_counted_as_stored(run, samples):

@@ -117,4 +117,4 @@ def test_adding_the_mean_may_round(run, samples, dtype, recipes):
 
 def test_the_derivation_shows_chance_and_rounding(run, toy, samples, right):
     assert "sqrt(48) u" in run(NAME, toy(samples(), 3)).allowed.derivation
-    assert "chance and coarse levels" in run(NAME, right(mean=None)).allowed.derivation
+    assert "chance, coarse levels" in run(NAME, right(mean=None)).allowed.derivation

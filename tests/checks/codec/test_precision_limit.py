@@ -15,17 +15,24 @@ NAME = "precision_limit"
 
 
 @settings(max_examples=10)
-@given(seed=SEEDS, normalize=st.booleans(), turned=st.booleans())
-def test_any_code_that_gets_finer_passes(run, toy, samples, seed, normalize, turned):
-    """In a wrong basis too: more bits cover a wrong convention."""
-    assert run.outcome(NAME, toy(samples(seed % 4), 3, normalize=normalize, turned=turned), seed) == "passed"
+@given(seed=SEEDS, normalize=st.booleans(), centred=st.booleans())
+def test_a_code_that_gets_finer_passes(run, toy, samples, seed, normalize, centred):
+    assert run.outcome(NAME, toy(samples(seed % 4), 3, normalize=normalize, centred=centred), seed) == "passed"
+
+
+def test_more_bits_cover_a_wrong_convention(run, made):
+    from rotcheck.kernels import rotate, unrotate
+
+    assert run.outcome(NAME, made(forward=unrotate, back=rotate)) == "passed"
 
 
 @settings(max_examples=10)
 @given(seed=SEEDS, error=st.floats(0.05, 2))
 def test_an_error_that_bits_do_not_reach_fails(run, toy, samples, seed, error):
     right = toy(samples(), 3)
-    shift = error * samples().std() * torch.randn(24, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    shift = (
+        error * samples().std() * torch.randn(24, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    )
 
     def make(bits):
         function = right.variant("make", bits)

@@ -126,10 +126,7 @@ def test_a_crash_is_a_failure_that_says_how(check, samples):
 @pytest.mark.parametrize("check", choose("Codec"), ids=lambda check: check.name)
 def test_rows_that_are_not_finite_never_pass(check, right):
     codec = right("two regimes")
-    wrong = {
-        name: (lambda argument: lambda x: x * torch.nan)
-        for name in ("calibrate", "make", "split")
-    }
+    wrong = {name: (lambda argument: lambda x: x * torch.nan) for name in ("calibrate", "make", "split")}
     broken = right(
         "two regimes",
         round_trip=lambda x: x * torch.nan,

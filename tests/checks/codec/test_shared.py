@@ -47,7 +47,9 @@ def test_samples_are_distinct_rows_in_a_seeded_order(seed, count, wanted):
     assert len(drawn) == min(count, wanted)
     assert len(drawn[:, 0].unique()) == len(drawn)
     assert torch.equal(drawn, sample(codec(x), Witness(seed=seed, rows=wanted)))
-    assert torch.equal(sample(codec(x), Witness(seed=seed), "other", most=5), sample(codec(x), Witness(seed=seed), "other", most=5))
+    assert torch.equal(
+        sample(codec(x), Witness(seed=seed), "other", most=5), sample(codec(x), Witness(seed=seed), "other", most=5)
+    )
 
 
 def test_labels_draw_other_rows():
