@@ -86,7 +86,7 @@ _WAYS_BACK: tuple[tuple[str, Callable[[Tensor, Tensor], Tensor]], ...] = (
 
 NAMED = (
     Mistake(name="keys and values that are still rotated", kinds=KINDS, matrix=lambda own, other: own),
-    Mistake(name="values that are still rotated", kinds=("values",), matrix=lambda own, other: own),
+    Mistake(name="values that are still rotated, with their mean", kinds=("values",), matrix=lambda own, other: own),
     *(
         Mistake(name=f"{' and '.join(kinds)} {name}", kinds=kinds, matrix=matrix)
         for name, matrix in _WAYS_BACK

@@ -97,7 +97,7 @@ def _bias(subject: Codec, witness: Witness, x: Tensor, actual: Tensor, place: st
     zero = Distance(name="zero", error=actual.mean(0).norm().item() / deviation, separation=separation)
     allowed = Allowance(
         value=part * error,
-        derivation=f"({SIGMAS:g} / sqrt({len(x)}) + {BIAS:g}) * {error:.2g}, scatter of the error: chance, coarse levels",
+        derivation=f"({SIGMAS:g} / sqrt({len(x)}) + {BIAS:g}) * {error:.2g}, scatter of errors: chance, coarse levels",
     )
     return Measurement(
         claim=Distance(name="the mean of x", error=errors.mean(0).norm().item() / deviation),

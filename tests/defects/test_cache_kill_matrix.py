@@ -47,7 +47,7 @@ HEADLINES = {
         "declared the logits of a plain cache"
     ),
     "cache_values_never_unrotated": (
-        "without loss gives values that are still rotated at layer 0 head 0 values, "
+        "without loss gives values that are still rotated, with their mean at layer 0 head 0 values, "
         "declared the logits of a plain cache"
     ),
     "cache_keys_never_unrotated": (

@@ -24,14 +24,54 @@ ROTATIONS = [
     "Haar rotation of size 96, float32",
 ]
 
+HISTORICAL = [
+    "historical lookup",
+    "historical affine path",
+    "historical script, keys",
+    "historical script, values",
+    "historical engine",
+    "historical lookup, from outside",
+    "historical affine path, from outside",
+    "historical script, from outside",
+    "historical script, transpose repaired",
+    "historical engine, from outside",
+]
+
+
+def caches(layer):
+    return [
+        "spectral cache, spectral water-filling 3 bits, coordinate",
+        f"codec of keys, layer {layer} head 0, spectral water-filling 3 bits, coordinate",
+        f"codec of values, layer {layer} head 0, spectral water-filling 3 bits, gaussian, norms apart",
+    ]
+
+
+MORE_CACHES = [
+    "spectral cache, spectral two-regimes 2.5 bits, minmax, uncentred",
+    "spectral cache, spectral water-filling 4 bits, gaussian, norms apart, sketch of 64",
+    "spectral cache, haar uniform 4 bits, regime",
+    "spectral cache, spectral water-filling 3 bits, coordinate, bfloat16 model",
+]
+MORE_CODECS = [
+    "codec of keys, layer 1 head 0, spectral 4/2, minmax",
+    "codec of values, layer 1 head 0, spectral two-regimes 2.5 bits, regime, uncentred",
+    "codec of keys, layer 1 head 0, spectral water-filling 3 bits, uniform",
+]
+NEEDS_MORE = {"historical": 7, "codec": 4, "Haar": 2}
+"""Checks that do not apply at most, by the beginning of a label; one elsewhere."""
+
 
 def both(label):
     return [f"{label}, full width", f"{label}, 25% sliced"]
 
 
-QUICK = [*ROTATIONS, *both("per-layer"), *both("global"), *both("k-block:2")]
+QUICK = [*HISTORICAL, *ROTATIONS, *caches(6), *both("per-layer"), *both("global"), *both("k-block:2")]
 EVERYTHING = [
     *(name.replace("96", "20") for name in ROTATIONS),
+    caches(1)[0],
+    *MORE_CACHES,
+    *caches(1)[1:],
+    *MORE_CODECS,
     *(name for label in ("per-layer", "global", "k-block:1", "k-block:2", "k-block:3") for name in both(label)),
     *both("global unit_trace"),
     *both("global token_rms"),
@@ -77,8 +117,8 @@ def test_every_quick_subject_passes(label, quick):
     )
     assert report.exit_code == 0, "\n".join(str(v) for v in report if v.outcome is not Outcome.PASSED)
     assert {verdict.check for verdict in report} == {check.name for check in choose(labelled.subject.kind)}
-    passed = [verdict for verdict in report if verdict.outcome is Outcome.PASSED]
-    assert len(passed) >= len(list(report)) - 1
+    missing = [verdict.check for verdict in report if verdict.outcome is Outcome.NOT_APPLICABLE]
+    assert len(missing) <= NEEDS_MORE.get(label.split()[0], 1), missing
 
 
 def test_labels_of_everything(everything):
@@ -102,7 +142,7 @@ def test_everything_passes(label, everything):
 
 def test_only_16_bits_may_be_undecided(everything):
     for label, labelled in everything.items():
-        assert dict(labelled.allow_undecided) == (COARSE if "bfloat16" in label else {})
+        assert dict(labelled.allow_undecided) == (COARSE if "k-block:2 bfloat16" in label else {})
         assert not labelled.expected_failures
 
 

@@ -92,6 +92,16 @@ def test_random_numbers_in_the_call_are_found(run, samples):
     assert verdict.place == "the same rows again, after others"
 
 
+def test_a_state_that_other_rows_change_is_found_by_the_same_rows_again(run, samples):
+    seen = [0.0]
+
+    def round_trip(x):
+        seen[0] = max(seen[0], x.sum().abs().item())
+        return (x / seen[0] * 1e3).round() * seen[0] / 1e3
+
+    assert run(NAME, Codec(round_trip, samples=samples())).place == "the same rows again, after others"
+
+
 def test_writing_to_the_input_is_found(run, samples):
     verdict = run(NAME, Codec(lambda x: x.round_(), samples=samples(), name="f"))
     assert verdict.headline == "f writes to its input: the caller's rows changed during the call"
