@@ -2,15 +2,17 @@
 
     python benchmarks/kv.py --out benchmarks/results/kv.json
     python benchmarks/kv_plot.py benchmarks/results/kv.json benchmarks/results/kv.svg
+    python benchmarks/kv_tables.py benchmarks/results/kv.json
 
 Everything comes from the bundled model and texts; calibration text is what the model was trained on, evaluation text is
-not. Four parts, printed as Markdown:
+not. The last command prints the tables again. Five parts:
 
 * rotations at 4/2 and 3/1 bits (split at d_eff): the principal axes, the same matrices transposed with everything
   behind them fitted anew, none, random, Hadamard, in the order in which they come and sorted by variance;
 * perplexity at 2.5 bits, and at the 3 bits of `rotcheck quantize-kv`, on all windows, paired with the uncompressed
   cache;
 * allocations at equal bytes over five budgets;
+* codebooks from few and from many rows, with and without rows of a normal number among them;
 * effective dimensions.
 """
 
@@ -19,17 +21,18 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from kv_tables import ALLOCATIONS, BUDGETS, CODEBOOKS, REGIMES, SAMPLE_BITS, SAMPLES, report
 from torch import Tensor
 from tqdm import tqdm
 
 from rotcheck.models import bundled
 from rotcheck.models.loading import load_model, load_tokenizer
 from rotcheck.models.text import read_text, token_windows
+from rotcheck.quantize import Codec, fit_levels
 from rotcheck.report import environment
 from rotcheck.spectral import (
     CacheCalibration,
@@ -41,11 +44,9 @@ from rotcheck.spectral import (
     calibrate_cache,
     spectrum_report,
 )
-from rotcheck.spectral.build import fit_codec
+from rotcheck.spectral.build import allocate, fit_codec
 from rotcheck.spectral.evaluate import evaluate, evaluate_codecs, write_json
 
-REGIMES = ("4/2", "3/1")
-CODEBOOKS = ("minmax", "coordinate", "gaussian")
 ROTATIONS = {
     "right (x @ U)": ("spectral", True),
     "wrong (x @ U.T)": ("transposed", True),
@@ -58,8 +59,6 @@ ROTATIONS = {
 }
 BUDGET = 2.5
 DEFAULT = 3.0
-BUDGETS = (1.5, 2.0, 2.5, 3.0, 4.0)
-ALLOCATIONS = ("water-filling", "two-regimes", "uniform")
 
 
 def main() -> None:
@@ -90,8 +89,9 @@ def main() -> None:
         model, calibration, at_budget(), list(windows.split(8)), attention_windows=attention, progress=True
     )
     allocations = by_allocation(model, calibration, attention)
+    codebooks = by_sample(model, batches, attention, args.seed)
     result = {
-        "rotations": asdict(rotated), "budget": asdict(budget), "allocations": allocations,
+        "rotations": asdict(rotated), "budget": asdict(budget), "allocations": allocations, "codebooks": codebooks,
         "spectrum": [asdict(row) for row in spectrum_report(calibration)],
         "calibration_tokens": calibration.tokens, "seed": args.seed, "cpu_s": time.process_time() - start,
         "environment": environment(),
@@ -157,74 +157,35 @@ def by_allocation(model: torch.nn.Module, calibration: CacheCalibration, windows
     ]  # fmt: skip
 
 
-def report(result: Mapping) -> str:
-    """All tables as Markdown."""
-    parts = [rotation_table(result), budget_table(result["budget"]), allocation_table(result["allocations"])]
-    return "\n\n".join([*parts, spectrum_table(result["spectrum"])])
-
-
-def rotation_table(result: Mapping) -> str:
-    rows = {row["name"]: row for row in result["rotations"]["rows"]}
-    lines = ["| rotation | " + " | ".join(f"{r}, {c}" for r in REGIMES for c in CODEBOOKS) + " |"]
-    lines.append("|---" * (1 + len(REGIMES) * len(CODEBOOKS)) + "|")
-    for name in ROTATIONS:
-        cells = []
-        for regimes in REGIMES:
-            for codebook in CODEBOOKS:
-                row, right = (
-                    rows[f"{regimes} | {name} | {codebook}"],
-                    rows[f"{regimes} | {next(iter(ROTATIONS))} | {codebook}"],
-                )
-                share = right["attention_error"] / row["attention_error"]
-                cells.append(f"{row['attention_error']:.3f} ({share:.2f}), {row['ratio']['value']:.4f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    first = [rows[f"{r} | {next(iter(ROTATIONS))} | {c}"] for r in REGIMES for c in CODEBOOKS]
-    bits = " | ".join(
-        f"{row['payload_bits']:.2f} + {row['side_bits']:.2f}, {row['bytes_per_token']} B" for row in first
-    )
-    return "\n".join([*lines, f"| bits per number, bytes per token | {bits} |"])
-
-
-def budget_table(evaluation: Mapping) -> str:
-    lines = [
-        f"full precision {evaluation['full']:.3f} ({evaluation['windows']} windows, {evaluation['tokens']} tokens)"
+def by_sample(model: torch.nn.Module, batches: list[Tensor], windows: list[Tensor], seed: int) -> list[dict]:
+    """Attention errors of static codebooks by the number of rows that they were fitted to."""
+    codecs = {}
+    for rows in tqdm(SAMPLES, desc="codebooks", disable=None):
+        calibration = calibrate_cache(model, batches, sample=rows, seed=seed)
+        for bits in SAMPLE_BITS:
+            fitted = build_codec(calibration, Settings(bits=bits))
+            codecs[rows, bits, "coordinate"] = fitted
+            codecs[rows, bits, "coordinate, samples alone"] = samples_alone(fitted, calibration)
+            codecs[rows, bits, "gaussian"] = build_codec(calibration, Settings(bits=bits, codebook="gaussian"))
+    named = {" ".join(map(str, place)): codec for place, codec in codecs.items()}
+    errors = attention_errors(model, named, windows, progress=True)
+    return [
+        {"rows": rows, "bits": bits, "codebook": codebook, "attention_error": error.mean().item()}
+        for (rows, bits, codebook), error in zip(codecs, errors.values(), strict=True)
     ]
-    lines += [
-        "",
-        "| cache | perplexity | ratio | attention error | payload + side bits | bytes per token |",
-        "|---" * 6 + "|",
-    ]
-    for row in evaluation["rows"]:
-        ratio = row["ratio"]
-        lines.append(
-            f"| {row['name']} | {row['perplexity']:.3f} | {ratio['value']:.4f} ({ratio['low']:.4f} to "
-            f"{ratio['high']:.4f}) | {row['attention_error']:.3f} | {row['payload_bits']:.2f} + {row['side_bits']:.2f} "
-            f"| {row['bytes_per_token']} |"
-        )
-    return "\n".join(lines)
 
 
-def allocation_table(rows: list) -> str:
-    found = {(row["codebook"], row["allocation"], row["bits"]): row for row in rows}
-    lines = ["| codebook, allocation | " + " | ".join(f"{b:g} bits" for b in BUDGETS) + " |"]
-    lines.append("|---" * (1 + len(BUDGETS)) + "|")
-    for codebook in ("coordinate", "gaussian"):
-        for allocation in ALLOCATIONS:
-            errors = [found[codebook, allocation, bits]["attention_error"] for bits in BUDGETS]
-            lines.append(f"| {codebook}, {allocation} | " + " | ".join(f"{error:.3f}" for error in errors) + " |")
-    sizes = [found["gaussian", "uniform", bits]["bytes_per_token"] for bits in BUDGETS]
-    return "\n".join([*lines, "| bytes per token | " + " | ".join(map(str, sizes)) + " |"])
-
-
-def spectrum_table(rows: list) -> str:
-    lines = ["| | d_eff centred | gap | d_eff uncentred | gap | share of the mean |", "|---" * 6 + "|"]
+def samples_alone(codec: CacheCodec, calibration: CacheCalibration) -> CacheCodec:
+    """The same bits, with Lloyd-Max tables that saw nothing but the samples."""
+    paths = {}
     for kind in ("keys", "values"):
-        own = [row for row in rows if row["kind"] == kind]
-        columns = [[float(row[field]) for row in own]
-                   for field in ("centred", "centred_gap", "uncentred", "uncentred_gap", "mean_share")]  # fmt: skip
-        cells = [f"{sum(c) / len(c):.2f} ({min(c):.2f} to {max(c):.2f})" for c in columns]
-        lines.append(f"| {kind} of {own[0]['width']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        own = []
+        for path, statistics in zip(getattr(codec, kind), getattr(calibration, kind), strict=True):
+            coded = TensorPath(axes=path.axes, codec=None).rotate(statistics.rows)
+            tables = fit_levels(coded, allocate(coded, path.axes, codec.settings, kind), "coordinate")
+            own.append(TensorPath(axes=path.axes, codec=Codec(scalar=tables)))
+        paths[kind] = tuple(own)
+    return replace(codec, **paths)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +72,9 @@ def _moved(subject: CacheRotation, batch: Batch) -> tuple[float, Allowance]:
 
 
 def _used(moved: float, floor: Allowance) -> Measurement | Broken:
-    if not moved > floor.value:  # NaN included
+    if math.isnan(moved):
+        return Broken(what="gives logits that are not finite", hint="look for a division by a norm or a range of zero")
+    if moved <= floor.value:
         return Broken(
             what=f"is not used: the logits differ from those with a plain cache by {moved:.1e}, rounding explains "
             f"{floor.value:.1e}",

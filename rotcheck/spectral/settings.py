@@ -89,7 +89,7 @@ class Settings:
 
     def budget(self, width: int, kind: str) -> int:
         """Code bits of one vector: ``floor(bits d)``."""
-        return math.floor(self.each(kind) * width + 1e-9)  # 2.3 * 10 is 22.999999999999996
+        return math.floor(self.each(kind) * width + 1e-9)  # 1.4 * 45 is 62.99999999999999
 
     def each(self, kind: str) -> float:
         """Average bits per coordinate of ``keys`` or ``values``."""

@@ -54,7 +54,7 @@ class CacheRotation:
     lossless : callable, optional
         Makes one that rotates as ``cache`` does and stores what it rotates without loss.
     coarse : callable, optional
-        Makes one with the fewest bits that the code knows: it must hurt.
+        Makes one with the fewest bits that the code knows: it must lose more.
     bytes_per_token : int, optional
         What the code says one more token needs, over all layers and heads, side information included.
     reload : callable, optional

@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rotcheck import RotcheckError
@@ -52,9 +52,11 @@ def test_other_allocations_name_no_bits(name):
     assert Settings(allocation=name).regimes is None
 
 
+@example(tenths=14, width=45)
+@example(tenths=7, width=90)
 @given(tenths=st.integers(1, 80), width=st.integers(1, 256))
 def test_the_budget_is_the_whole_part_of_the_exact_product(tenths, width):
-    """2.3 * 10 is 22.999999999999996 in floating point, and 23 bits."""
+    """1.4 * 45 is 62.99999999999999 in floating point, and 63 bits."""
     assert Settings(bits=tenths / 10).budget(width, "keys") == math.floor(Fraction(tenths, 10) * width)
 
 

@@ -111,6 +111,16 @@ def test_equal_bits_are_without_effect(judge, found):
     assert "number of bits reaches the codes" in verdict.hint
 
 
+def test_rounding_is_no_effect_of_bits(judge, found):
+    class Jittered(SpectralLayer):
+        def update(self, keys, values, *args, **kwargs):
+            back, decoded = super().update(keys, values)
+            return keys + (back - keys) * (1 + 6e-7), values + (decoded - values) * (1 + 6e-7)
+
+    verdict = judge("cache_used", planted.subject(found, coarse=lambda: found.cache(found.codec, Jittered), name="s"))
+    assert verdict.headline.startswith("s has bits without effect")
+
+
 def test_a_cache_worse_than_the_coarsest_gains_nothing(judge, found):
     fine = build_codec(found.calibration, Settings(bits=6.0, codebook="gaussian"))
     subject = planted.subject(found, coarse=lambda: found.cache(fine), name="s")
@@ -130,13 +140,16 @@ def test_without_a_coarser_cache_use_alone_is_judged(judge, right):
     assert [name for name, _ in verdict.facts] == ["logits moved", "explained by rounding"]
 
 
-def test_logits_that_are_not_finite_are_no_use(judge, found):
-    class Spoilt(SpectralLayer):
+def test_logits_that_are_not_finite_are_no_use(judge, strangers, strangers_layer, found):
+    class Spoilt(strangers_layer):
         def update(self, keys, values, *args, **kwargs):
             back, decoded = super().update(keys, values)
             return back, decoded * float("nan")
 
-    assert judge("cache_used", planted.subject(found, layer=Spoilt)).outcome.value == "failed"
+    subject = replace(strangers.subject(found.model, found.batch), cache=strangers.cache(8, Spoilt), name="s")
+    verdict = judge("cache_used", subject)
+    assert verdict.headline == "s gives logits that are not finite"
+    assert "a norm or a range of zero" in verdict.hint
 
 
 def test_sliding_windows(judge, strangers, sliding):

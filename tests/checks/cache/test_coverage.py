@@ -135,6 +135,17 @@ def test_one_head_of_the_values_that_passes_through(judge, found):
     assert verdict.matched == "compressed vectors in 9 of 12 heads"
 
 
+def test_recent_tokens_that_are_kept_as_they_are_are_no_failure(judge, found):
+    class Recent(type(found.cache(found.codec).layers[0])):
+        def update(self, keys, values, *args, **kwargs):
+            back = super().update(keys, values)
+            return tuple(
+                torch.cat([x[:, :, :1], y[:, :, 1:]], dim=2) for x, y in zip(back, (keys, values), strict=True)
+            )
+
+    assert judge("coverage", planted_subject(found, layer=Recent)).outcome.value == "passed"
+
+
 def test_a_cache_that_does_nothing(judge, right):
     from transformers.cache_utils import DynamicCache
 

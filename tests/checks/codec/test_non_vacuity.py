@@ -34,6 +34,14 @@ def test_a_loss_below_what_eight_bits_lose_is_none(run, samples, loss):
         assert verdict.outcome.value == "passed"
 
 
+@pytest.mark.parametrize(("loss", "outcome"), [(1e-6, "failed"), (5e-4, "failed"), (2e-3, "passed")])
+def test_noise_of_rounding_is_no_loss(run, samples, loss, outcome):
+    centred = samples() - samples().mean(0)
+    mean = samples().mean(0)
+    codec = Codec(lambda x: x + loss * (x - mean).flip(1), samples=mean + centred)
+    assert run.outcome(NAME, codec) == outcome
+
+
 @pytest.mark.parametrize(("bits", "outcome"), [(2, "failed"), (8, "passed"), (None, "passed")])
 def test_declared_bits_say_how_much_must_be_lost(run, toy, samples, bits, outcome):
     fine = toy(samples(), 8)
