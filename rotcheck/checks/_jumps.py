@@ -94,8 +94,8 @@ class Jumps:
 def find_jumps(subject: Codec, witness: Witness) -> Jumps:
     """Walk from rows of the samples towards others at constant length, and bisect where the output changes.
 
-    Lengths are constant around the declared mean, so that a stored length does not change on the way. Jumps along the
-    output itself are left out: they are that length's rounding.
+    Lengths are constant around the declared mean, so that a stored length does not change on the way; jumps as small
+    as the rounding of other side information are left out where there are enough larger ones.
     """
     mean = torch.zeros(subject.width, dtype=torch.float64) if subject.mean is None else to_float64(subject.mean)
     drawn = sample(subject, witness, "circles", 2 * CIRCLES) - mean
@@ -125,9 +125,8 @@ def find_jumps(subject: Codec, witness: Witness) -> Jumps:
     jump, output = right - left, left - mean
     size, length = jump.norm(dim=-1), output.norm(dim=-1)
     directions = jump / torch.where(size > 0, size, 1.0).unsqueeze(-1)
-    radial = (directions * output).sum(-1).abs() > PARALLEL * length
     moved = (high - low) * reach[which, 0]
-    kept = (size > STEEP * moved) & ~radial
+    kept = size > STEEP * moved
     large = kept & (size > SMALL * math.sqrt(subject.width) * length)
     chosen = large if large.sum() >= FEWEST else kept
     return Jumps(directions=directions[chosen], rows=len(circle) + HALVINGS * len(which))

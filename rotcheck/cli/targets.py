@@ -162,7 +162,7 @@ def _check_subject(label: str, subject: Any) -> None:
     ours = {own.kind: own for own in (CacheRotation, Codec, ModelPair, Rotation, SlicedModel)}
     if kind in ours and not isinstance(subject, ours[kind]):
         what = f"of type {type(subject).__name__} with kind {kind!r}"
-        raise RotcheckError(f"{label} is {what}, not a rotcheck subject: make a rotcheck.{kind} of it")
+        raise RotcheckError(f"{label} is {what}, not a rotcheck subject: make a rotcheck.subjects.{kind} of it")
     known = sorted({name for check in all_checks() for name in check.kinds}.union(ours))
     if kind not in known:
         raise RotcheckError(f"{label} has the unknown kind {kind!r}: checks are installed for {', '.join(known)}")

@@ -130,7 +130,14 @@ def test_a_property_that_raises(refused, tmp_path):
     [
         ("Rotation", "odd:it is of type SimpleNamespace with kind 'Rotation', not a rotcheck subject"),
         ("SlicedModel", "odd:it is of type SimpleNamespace with kind 'SlicedModel', not a rotcheck subject"),
-        ("Foo", "odd:it has the unknown kind 'Foo': checks are installed for ModelPair, Rotation, SlicedModel"),
+        (
+            "Codec",
+            "odd:it is of type SimpleNamespace with kind 'Codec', not a rotcheck subject: make a rotcheck.subjects.",
+        ),
+        (
+            "Foo",
+            "odd:it has the unknown kind 'Foo': checks are installed for CacheRotation, Codec, ModelPair, Rotation",
+        ),
     ],
 )
 @pytest.mark.parametrize("wrap", ["{}", "[{}]", "Labelled(label='odd:it', subject={})"])

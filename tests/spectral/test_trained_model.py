@@ -78,11 +78,12 @@ def plain(trained, prompt):
 @pytest.mark.parametrize(
     ("fields", "steps"),
     [
-        ({"codebook": "gaussian"}, 64),
+        ({}, 64),
+        ({"codebook": "gaussian"}, 20),
         ({"codebook": "uniform", "centred": False}, 20),
         ({"codebook": "minmax", "allocation": "uniform"}, 20),
     ],
-    ids=["gaussian", "uniform", "minmax"],
+    ids=["default", "gaussian", "uniform", "minmax"],
 )
 def test_8_bits_keep_the_tokens(fields, steps, trained, prompt, plain):
     cache = SpectralCache(trained.codec(bits=8.0, **fields), trained.model.config)

@@ -39,7 +39,9 @@ def test_noise_of_rounding_is_no_loss(run, samples, loss, outcome):
     centred = samples() - samples().mean(0)
     mean = samples().mean(0)
     codec = Codec(lambda x: x + loss * (x - mean).flip(1), samples=mean + centred)
-    assert run.outcome(NAME, codec) == outcome
+    verdict = run(NAME, codec)
+    assert verdict.outcome.value == outcome
+    assert ("returns its input: it differs by" in verdict.headline) is (outcome == "failed")
 
 
 @pytest.mark.parametrize(("bits", "outcome"), [(2, "failed"), (8, "passed"), (None, "passed")])
