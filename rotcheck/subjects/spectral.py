@@ -20,9 +20,6 @@ from rotcheck.spectral.settings import Settings
 from rotcheck.subjects.cache import KINDS, CacheRotation, Head
 from rotcheck.subjects.rotation import Rotation
 
-SAMPLES = 2048
-"""Rows of each head that its energies are judged on: many times what real spectra need, and a second for 96 heads."""
-
 
 def spectral_cache(
     model: Any, calibration: CacheCalibration, settings: Settings, *, inputs: Any, name: str = ""
@@ -74,7 +71,7 @@ def _rotation(path: TensorPath, head: int, statistics: TensorStatistics | None) 
     if statistics is not None and axes.rotation == "spectral":
         more["covariance"] = _within_blocks(statistics.moments.second(centred=axes.centred)[head].cpu(), axes.rotary)
         if not axes.rotary:  # the coordinates of two blocks stay correlated, which is no mistake
-            more["samples"] = statistics.rows[head, :SAMPLES].to(torch.float64)
+            more["samples"] = statistics.rows[head].to(torch.float64)
     return Rotation(
         _of_head(path.rotate, path.heads, head),
         basis=axes.basis[head],
