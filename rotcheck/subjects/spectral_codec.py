@@ -19,6 +19,9 @@ from rotcheck.spectral.path import TensorPath
 from rotcheck.spectral.settings import Settings
 from rotcheck.subjects.codec import Codec, RoundTrip
 
+WIDTHS = (1, 2, 3, 4, 5, 6, 8)
+"""Average bits that are tried. From 7 to 8 little is gained: leading coordinates are at their most, 8 bits, before."""
+
 SPLIT_BITS = (6, 3)
 """Bits before and behind the split that a check moves to the ends."""
 
@@ -41,6 +44,7 @@ def spectral_codec(rows: Tensor, settings: Settings, *, kind: str = "keys", rota
     codec: HeadCodec = path.codec  # type: ignore[assignment]
     more: dict[str, Any] = {}
     if settings.regimes is None:  # otherwise the bits are what the allocation says
+        more["widths"] = WIDTHS
         more["make"] = lambda bits: _round_trip(_path(rows, _with_bits(settings, bits), kind, rotary))
     if settings.sketch and kind == "keys":
         more["seeded"] = lambda seed: _round_trip(_path(rows, replace(settings, seed=seed), kind, rotary))
