@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rotcheck.cli.preflight import check_file
+from rotcheck.cli.threads import threads as limited
 from rotcheck.errors import RotcheckError
 
 if TYPE_CHECKING:
@@ -41,7 +40,8 @@ def run(
     Exit codes: 0 passed, 1 failed, 2 usage, 3 undecided and nothing failed, 5 nothing applicable.
     """
     chosen, unchosen = _names(select, "--select"), _names(ignore, "--ignore")
-    _check_report(report)
+    if report is not None:
+        check_file(report, "--report")
     _check_names([*chosen, *unchosen])
     _check_device(device)
     from rotcheck.cli.targets import importable_here, subjects
@@ -49,7 +49,7 @@ def run(
     from rotcheck.witness import Witness
 
     Witness(seed=seed)  # refuses a seed out of range before anything slow
-    with importable_here(), _threads(threads):
+    with importable_here(), limited(threads):
         found = subjects(target, everything=everything, seed=seed, device=device)
         reproduce = _reproduce(target, everything=everything, device=device)
         reports = _verify(found, select=chosen, ignore=unchosen, seed=seed, target=reproduce)
@@ -112,17 +112,6 @@ def _check_names(names: list[str]) -> None:
         expand(names, all_checks())
 
 
-def _check_report(path: Path | None) -> None:
-    if path is None:
-        return
-    if path.is_dir():
-        raise RotcheckError(f"--report {path} is a directory: name a file in it")
-    if not path.parent.is_dir():
-        raise RotcheckError(f"--report {path}: the directory {path.parent} does not exist: make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise RotcheckError(f"--report {path}: no permission to write in {path.parent}: choose another directory")
-
-
 def _write(report: Report, path: Path) -> None:
     try:
         report.write(path)
@@ -143,16 +132,3 @@ def _check_device(device: str) -> None:
         raise RotcheckError(f"--device {device}: this torch sees no CUDA device; use cpu")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise RotcheckError(f"--device {device}: this torch sees {torch.cuda.device_count()} CUDA devices; use cuda:0")
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    # one thread adds in one order: the same command gives the same numbers
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,19 +11,20 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from rotcheck.errors import RotcheckError
 from rotcheck.models.architecture import SLICED_PREFIX
+from rotcheck.models.directories import json_object, plain_file, readable, written_at_once
 from rotcheck.models.loading import quiet
 from rotcheck.slicing.fields import check_fields
 from rotcheck.slicing.sliced import CLASSES, is_sliced
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_JSON_BYTES = 16 * 2**20
+_CURE = "save the model again"
 _MOST_LAYERS = 4096
 # Products of two sizes, in bytes, then stay far below 2**63.
 _LARGEST = 2**24
@@ -64,23 +62,12 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str], tokenizer: A
     """
     if not is_sliced(model):
         raise RotcheckError(f"save: {type(model).__name__} is not a sliced model; use its own save_pretrained")
-    target = Path(directory)
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise RotcheckError(f"save: {target} exists and is not a directory; choose another path")
-    if target.is_dir() and any(target.iterdir()):
-        raise RotcheckError(f"save: {target} is not empty; choose a new directory")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    try:
-        partial.mkdir()
+    with written_at_once(directory) as partial:
         with _unchanged(model.config, "dtype", "architectures"), quiet():
             # One file: an index adds a way to be inconsistent and buys nothing on a local disk.
             model.save_pretrained(partial, max_shard_size="1000TB")
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
-        os.replace(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load(directory: str | os.PathLike[str], dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -105,7 +92,7 @@ def load(directory: str | os.PathLike[str], dtype: torch.dtype | None = None) ->
     root = Path(directory)
     if not root.is_dir():
         raise RotcheckError(f"load: {root} is not a directory; pass the directory that save() wrote")
-    config = _config(_file(root, "config.json"))
+    config = _config(plain_file(root, "config.json"))
     model_class = CLASSES[config.base_model_type][1]
     generation = _generation_config(root)
     tensors, saved = _tensors(root, _shapes(model_class, config, root))
@@ -130,9 +117,9 @@ def _shapes(model_class: type[PreTrainedModel], config: PreTrainedConfig, root: 
 def _generation_config(root: Path) -> GenerationConfig | None:
     if not os.path.lexists(root / "generation_config.json"):
         return None
-    path = _file(root, "generation_config.json")
+    path = plain_file(root, "generation_config.json")
     try:
-        return GenerationConfig.from_dict(_json(path))
+        return GenerationConfig.from_dict(json_object(path, cure=_CURE))
     except (TypeError, AttributeError) as error:
         raise RotcheckError(f"{path}: {_line(error)}; save the model again") from error
 
@@ -142,7 +129,7 @@ def _line(error: Exception) -> str:
 
 
 def _config(path: Path) -> PreTrainedConfig:
-    fields = _json(path)
+    fields = json_object(path, cure=_CURE)
     model_type = fields.get("model_type")
     name = str(model_type).removeprefix(SLICED_PREFIX)
     if name == model_type or name not in CLASSES:
@@ -179,38 +166,14 @@ def _config(path: Path) -> PreTrainedConfig:
     return config
 
 
-def _json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _JSON_BYTES:
-        raise RotcheckError(
-            f"{path}: {path.stat().st_size} bytes of JSON, more than {_JSON_BYTES}; save the model again"
-        )
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RotcheckError(f"{path}: not valid JSON ({error}); save the model again") from error
-    if not isinstance(fields, dict):
-        raise RotcheckError(f"{path}: holds a JSON {type(fields).__name__}, not an object; save the model again")
-    return fields
-
-
-def _file(root: Path, name: str) -> Path:
-    """A plain file directly inside the directory, wherever links lead."""
-    path = root / name
-    if Path(name).name != name or not path.resolve().is_relative_to(root.resolve()):
-        raise RotcheckError(f"{root}: {name!r} leads outside the directory; copy the file into it")
-    if not path.is_file():
-        raise RotcheckError(f"{root}: {name} is missing; pass the directory that save() wrote")
-    return path
-
-
 def _tensors(root: Path, expected: dict[str, tuple[int, ...]]) -> tuple[dict[str, Tensor], torch.dtype]:
     files = [_WEIGHTS]
     if not (root / _WEIGHTS).exists() and (root / _INDEX).exists():
-        table = _json(_file(root, _INDEX)).get("weight_map")
+        table = json_object(plain_file(root, _INDEX), cure=_CURE).get("weight_map")
         if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
             raise RotcheckError(f"{root / _INDEX}: has no weight_map of file names; save the model again")
         files = sorted(set(table.values()))
-    paths = [_file(root, name) for name in files]
+    paths = [plain_file(root, name) for name in files]
     seen: dict[str, torch.dtype] = {}
     for path in paths:
         seen |= _headers(path, expected, seen)
@@ -218,7 +181,7 @@ def _tensors(root: Path, expected: dict[str, tuple[int, ...]]) -> tuple[dict[str
         raise RotcheckError(f"{paths[0]}: {len(missing)} tensors are missing, first {missing[0]}; save the model again")
     tensors: dict[str, Tensor] = {}
     for path in paths:
-        with _readable(path), safe_open(path, framework="pt") as opened:
+        with readable(path, cure=_CURE), safe_open(path, framework="pt") as opened:
             # Cloned, because a mapped file is not aligned and matrix products may then round otherwise.
             tensors |= {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
     return tensors, next(iter(seen.values()))
@@ -226,7 +189,7 @@ def _tensors(root: Path, expected: dict[str, tuple[int, ...]]) -> tuple[dict[str
 
 def _headers(path: Path, expected: dict[str, tuple[int, ...]], seen: dict[str, torch.dtype]) -> dict[str, torch.dtype]:
     """Dtype of each tensor in a file, read without its data."""
-    with _readable(path), safe_open(path, framework="pt") as opened:
+    with readable(path, cure=_CURE), safe_open(path, framework="pt") as opened:
         headers = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
         shapes = {name: tuple(header.get_shape()) for name, header in headers.items()}
         stored = {name: str(header.get_dtype()) for name, header in headers.items()}
@@ -244,14 +207,6 @@ def _headers(path: Path, expected: dict[str, tuple[int, ...]], seen: dict[str, t
                 f"{path}: {name} is stored as {stored[name]}, not as one of {known}; save the model again"
             )
     return {name: _DTYPES[dtype] for name, dtype in stored.items()}
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except SafetensorError as error:
-        raise RotcheckError(f"{path}: damaged safetensors file ({error}); save the model again") from error
 
 
 @contextmanager
