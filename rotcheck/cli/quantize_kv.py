@@ -111,7 +111,7 @@ def quantize_kv(
 def _carry_out(request: Request) -> None:
     """The slow part. Files come last, so that nothing is written when anything fails."""
     from rotcheck.reporting import caches
-    from rotcheck.spectral import calibrate_cache, spectrum_report
+    from rotcheck.spectral import calibrate_cache, levels_used, spectrum_report
     from rotcheck.spectral.evaluate import evaluate_codecs
 
     model = _load(request)
@@ -119,14 +119,15 @@ def _carry_out(request: Request) -> None:
     codecs, skipped = _codecs(calibration, request.settings, rivals=bool(request.evaluation))
     codec = next(iter(codecs.values()))
     spectrum = spectrum_report(calibration)
+    used = {kind: shares.tolist() for kind, shares in levels_used(codec, calibration).items()}
     evaluation = None
     if request.evaluation:
         evaluation = evaluate_codecs(model, codecs, request.evaluation, length=request.length, progress=True)
     lines = [("cache", f"{codec.settings}; {codec.model}")]
     if evaluation is not None:
         lines += caches.summary(evaluation, request.evaluation_name)
-    lines += [("bytes", _bytes(codec, request.length)), *caches.spectra(spectrum), *skipped]
-    _write(request, codec, _content(request, codec, calibration, spectrum, evaluation))
+    lines += [("bytes", _bytes(codec, request.length)), *caches.levels(used), *caches.spectra(spectrum), *skipped]
+    _write(request, codec, _content(request, codec, calibration, spectrum, evaluation, used))
     lines += [("written", str(path)) for path in (request.out, request.json) if path is not None]
     for label, value in lines:
         typer.echo(f"{label:<12} {value}")
@@ -181,6 +182,7 @@ def _content(
     calibration: CacheCalibration,
     spectrum: tuple[SpectrumRow, ...],
     evaluation: Evaluation | None,
+    used: Mapping[str, list[float]],
 ) -> dict[str, Any]:
     from rotcheck.report import environment
     from rotcheck.spectral.evaluate import SCHEMA_VERSION
@@ -193,6 +195,7 @@ def _content(
         "calibration_tokens": calibration.tokens,
         "bytes_per_token": codec.bytes_per_token,
         "fixed_bytes": codec.fixed_bytes,
+        "levels_used": used,
         "spectrum": [asdict(row) for row in spectrum],
         "evaluation_text": request.evaluation_name if evaluation is not None else None,
         "evaluation": asdict(evaluation) if evaluation is not None else None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ def spectra(rows: Sequence[SpectrumRow]) -> list[tuple[str, str]]:
         widths = ", ".join(map(str, sorted({row.width for row in own})))
         found.append((f"d_eff {kind}", f"{'; '.join(parts)}; of {widths}"))
     return found
+
+
+def levels(used: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
+    """Share of the levels of each coordinate that occur: mean over coordinates that have bits, and range."""
+    shares = [f"{kind} {_range(own)}" for kind, own in used.items() if own]
+    return [("levels used", "; ".join(shares))] if shares else []
 
 
 def table(evaluation: Evaluation) -> list[str]:

@@ -12,6 +12,7 @@ from rotcheck.spectral.report import SpectrumRow, spectrum_report
 from rotcheck.spectral.settings import ALLOCATIONS, Settings
 from rotcheck.spectral.store import load as load_cache_codec
 from rotcheck.spectral.store import save as save_cache_codec
+from rotcheck.spectral.usage import levels_used
 
 __all__ = [
     "ALLOCATIONS",
@@ -27,6 +28,7 @@ __all__ = [
     "build_codec",
     "calibrate_cache",
     "head_axes",
+    "levels_used",
     "load_cache_codec",
     "save_cache_codec",
     "spectrum_report",

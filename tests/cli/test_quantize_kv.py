@@ -54,7 +54,15 @@ def quantized(call, tiny_model, small_text):
 
 def test_the_facts_come_first(quantized):
     found = quantized()
-    assert list(found.facts) == ["cache", "perplexity", "attention", "bytes", "d_eff keys", "d_eff values"]
+    assert list(found.facts) == [
+        "cache",
+        "perplexity",
+        "attention",
+        "bytes",
+        "levels used",
+        "d_eff keys",
+        "d_eff values",
+    ]
     assert found.facts["cache"] == (f"spectral water-filling {BITS:g} bits, coordinate; opt, 2 layers, 5 KV heads of 8")
     assert found.facts["perplexity"].endswith("on small.txt, 5 windows")
     # 2 layers, keys and values, 5 heads, 8 coordinates of 3 bits
@@ -168,10 +176,12 @@ def test_the_seed_chooses_the_calibration(quantized):
 
 def test_evaluation_can_be_left_out(quantized, tmp_path):
     found = quantized("--eval-text", "none", "--json", "it.json", "--out", "out")
-    assert list(found.facts) == ["cache", "bytes", "d_eff keys", "d_eff values", "written"]
+    assert list(found.facts) == ["cache", "bytes", "levels used", "d_eff keys", "d_eff values", "written"]
     assert found.rows == {}
     content = json.loads((tmp_path / "it.json").read_text())
     assert content["evaluation"] is None
+    assert {kind: len(shares) for kind, shares in content["levels_used"].items()}.keys() == {"keys", "values"}
+    assert all(0 < share <= 1 for shares in content["levels_used"].values() for share in shares)
     assert content["bytes_per_token"] == load_cache_codec(tmp_path / "out").bytes_per_token == 60
 
 
