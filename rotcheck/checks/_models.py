@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rotcheck.errors import SubjectError
-from rotcheck.models.architecture import Architecture, Site, sites
+from rotcheck.models.architecture import Architecture
+from rotcheck.models.sites import Site, sites
 from rotcheck.models.streams import record
 from rotcheck.outcome import Allowance
 from rotcheck.subjects.running import Batch, cast, is_transformer, logit_error, logits

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rotcheck.models.architecture import Architecture, Site, sites
+from rotcheck.models.architecture import Architecture
+from rotcheck.models.sites import Site, sites
 from rotcheck.subjects.sliced import SlicedModel
 
 

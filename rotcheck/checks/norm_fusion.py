@@ -14,7 +14,8 @@ from rotcheck.checks._models import (
     model_sites,
     record_streams,
 )
-from rotcheck.models.architecture import Architecture, Site
+from rotcheck.models.architecture import Architecture
+from rotcheck.models.sites import Site
 from rotcheck.outcome import Distance
 from rotcheck.subjects.calling import call, to_float64
 from rotcheck.subjects.pair import ModelPair

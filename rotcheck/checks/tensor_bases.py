@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rotcheck.checking import Broken, Finding, Measurement, check, decide
 from rotcheck.checks._sliced import Part, parts, shortcut_matrices
-from rotcheck.models.architecture import sites
+from rotcheck.models.sites import sites
 from rotcheck.outcome import Distance, Outcome
 from rotcheck.slicing.plan import Plan
 from rotcheck.subjects.calling import relative

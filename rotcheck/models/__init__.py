@@ -1,16 +1,29 @@
-"""The residual stream of each supported architecture, as data.
+"""The residual stream, the heads and the feed-forward of each supported architecture, as data.
 
-An architecture is added by one module with an :class:`Architecture` and one entry below.
+An architecture is added by one module with an :class:`Architecture` and one entry in ``declared.py``; another package
+adds one through the entry-point group ``rotcheck.architectures``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from rotcheck.models.architecture import Architecture, Branch, Call, Experts, Heads, Hidden
+from rotcheck.models.declared import ARCHITECTURES, architecture_of, declarations
+from rotcheck.models.sites import HeadSite, HiddenSite, Site, head_sites, hidden_sites, sites
 
-from rotcheck.models.architecture import Architecture, Branch, Call, Site, architecture_of, sites
-from rotcheck.models.opt import OPT
-
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({"opt": OPT})
-
-__all__ = ["ARCHITECTURES", "Architecture", "Branch", "Call", "Site", "architecture_of", "sites"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Branch",
+    "Call",
+    "Experts",
+    "HeadSite",
+    "Heads",
+    "Hidden",
+    "HiddenSite",
+    "Site",
+    "architecture_of",
+    "declarations",
+    "head_sites",
+    "hidden_sites",
+    "sites",
+]

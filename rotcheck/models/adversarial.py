@@ -69,7 +69,7 @@ def adversarial_opt(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(_draw(name, parameter.shape, generator))
+            parameter.copy_(draw(name, parameter.shape, generator))
     return model
 
 
@@ -93,10 +93,14 @@ def adversarial_batch(
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+def draw(name: str, shape: torch.Size, generator: torch.Generator, *, offset: float = 0.0) -> Tensor:
+    """Float64 values for the parameter of that name: a gain, a bias, an embedding or a weight.
+
+    Gains are ``1 - offset + 0.3 z``, for models that store ``g - offset``.
+    """
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
     if name.endswith("norm.weight"):
-        return 1.0 + 0.3 * values
+        return 1.0 - offset + 0.3 * values
     if name.endswith("bias"):
         return 0.3 * values
     if "embed_" in name:

@@ -1,7 +1,7 @@
-"""What the residual stream of an architecture looks like, as data.
+"""What the residual stream, the heads and the feed-forward of an architecture look like, as data.
 
-A pre-norm decoder is described by one :class:`Architecture`; :func:`sites` turns it, with a configuration,
-into the ordered points of the residual stream where a basis may be chosen. Nothing here imports torch.
+A decoder is described by one :class:`Architecture`; :mod:`rotcheck.models.sites` turns it, with a configuration, into
+the ordered places where a basis may be chosen. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -9,10 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
-
-from rotcheck.errors import RotcheckError
-
-SLICED_PREFIX = "rotcheck_sliced_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +41,12 @@ class Branch:
     norm
         The norm in front of the branch.
     readers, writers
-        Linear layers that read the normalised stream, and those that write to the stream.
+        What reads the normalised stream, and what writes to the stream: linear layers, routers (modules with a
+        weight (out, d)), or parameters with one matrix per expert, (experts, out, d) and (experts, d, in).
     call
         The outputs that are added to the stream.
+    dropout
+        The layer's attribute with the dropout of branch outputs: a rate, or a ``torch.nn.Dropout``.
     """
 
     name: str
@@ -55,11 +54,78 @@ class Branch:
     readers: tuple[str, ...]
     writers: tuple[str, ...]
     call: tuple[Call, ...]
+    dropout: str | None = None
 
     @property
     def shortcut(self) -> str:
         """Name of the layer's parameter that carries the residual past this branch."""
         return self.name.replace("-", "_") + "_shortcut"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    """Where the heads of a layer's attention are. Paths are relative to the layer.
+
+    Parameters
+    ----------
+    module
+        The attention module. It calls transformers' attention interface, which is where queries can be turned.
+    query, key, value, output
+        Linear layers. Equal paths for the first three are one layer whose rows are those of the queries, then of the
+        keys, then of the values.
+    norms
+        Norms of each head of queries and keys, before RoPE; they stay as they are.
+    """
+
+    module: str
+    query: str
+    key: str
+    value: str
+    output: str
+    norms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hidden:
+    """A feed-forward's inner dimension, in front of its down projection.
+
+    Parameters
+    ----------
+    name
+        For people: ``"feed-forward"``, ``"experts"``, ``"shared expert"``.
+    writer
+        Path of what reads the inner dimension and writes to the stream: a linear layer, or the parameter of the
+        experts, (experts, d, inner).
+    width
+        Name of the configuration's field with the size of the inner dimension.
+    """
+
+    name: str
+    writer: str
+    width: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """A mixture-of-experts block in transformers' fused form. Paths are relative to the layer.
+
+    The block computes ``sum_e p_e down_e(act(gate_e(x)) * up_e(x))``, plus ``sigmoid(gate(x)) * shared(x)`` where there
+    is a shared expert, with the p_e of its router.
+
+    Parameters
+    ----------
+    block, router, experts
+        The router has a weight and an attribute ``hidden_dim``, and returns logits, weights and indices. The experts
+        have parameters ``gate_up_proj`` (experts, 2 inner, d) and ``down_proj`` (experts, d, inner), and ``act_fn``.
+    shared, shared_gate
+        Feed-forward that every token passes, and the linear layer (1, d) that weighs it; or ``None``.
+    """
+
+    block: str
+    router: str
+    experts: str
+    shared: str | None = None
+    shared_gate: str | None = None
 
 
 def accept(config: Any) -> str | None:
@@ -69,9 +135,10 @@ def accept(config: Any) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """The residual stream of one model type.
+    """The residual stream, the heads and the feed-forward of one model type.
 
-    Paths are relative to the model with its language-model head, those of branches to a layer.
+    Paths are relative to the model with its language-model head, those of branches, heads, hidden dimensions and
+    experts to a layer.
 
     Parameters
     ----------
@@ -94,10 +161,11 @@ class Architecture:
         ``"layernorm"`` subtracts the mean, so writers are centred; ``"rmsnorm"`` does not, and they are not.
     gain_offset
         Added to the stored gain: 1.0 where gains are stored as ``1 + w``.
-    dropout
-        Name of the layer's attribute with the dropout rate of branch outputs, or ``None``.
+    heads, hidden, experts
+        What rotations of heads (R2, R3) and of feed-forward dimensions (R4) need. A mixture of experts has `experts`.
     refuse
-        ``config -> reason`` why this variant cannot be rotated, or ``None``.
+        ``config -> reason`` why the residual stream of this variant cannot be rotated, or ``None``. The rotations of
+        heads and feed-forward dimensions do not touch the stream, and stay possible.
     """
 
     model_type: str
@@ -112,116 +180,11 @@ class Architecture:
     project_out: str | None = None
     embedding_width: str | None = None
     gain_offset: float = 0.0
-    dropout: str | None = None
+    heads: Heads | None = None
+    hidden: tuple[Hidden, ...] = ()
+    experts: Experts | None = None
     refuse: Callable[[Any], str | None] = accept
 
     def projected(self, config: Any) -> bool:
         """Whether token embeddings of `config` have another width than the stream."""
         return self.embedding_width is not None and getattr(config, self.embedding_width) != config.hidden_size
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """A point on the residual stream: before a norm, or before the head.
-
-    Parameters
-    ----------
-    index
-        Position in the order of :func:`sites`.
-    name
-        For people: ``"layer 2 attention input"``, ``"head input"``.
-    layer, branch
-        The layer and branch that read the stream here; ``None`` for the head.
-    norm
-        Full path of the norm that reads the stream here.
-    readers
-        Full paths of the linear layers behind that norm.
-    writers
-        Full paths of the modules that write what arrives here and did not pass the site before.
-    """
-
-    index: int
-    name: str
-    layer: int | None
-    branch: str | None
-    norm: str
-    readers: tuple[str, ...]
-    writers: tuple[str, ...]
-
-
-def sites(architecture: Architecture, config: Any) -> tuple[Site, ...]:
-    """Residual sites of a model in the order in which a forward pass meets them.
-
-    A layer with two branches gives 2L + 1 sites, a parallel block L + 1.
-
-    Raises
-    ------
-    RotcheckError
-        The architecture refuses this variant.
-    """
-    if reason := architecture.refuse(config):
-        raise RotcheckError(reason)
-    projected = architecture.projected(config)
-    written = architecture.embeddings
-    if projected:
-        written = (str(architecture.project_in), *architecture.embeddings[1:])
-    found: list[Site] = []
-    for layer in range(config.num_hidden_layers):
-        prefix = f"{architecture.layers}.{layer}."
-        for branch in architecture.branches:
-            found.append(
-                Site(
-                    index=len(found),
-                    name=f"layer {layer} {branch.name} input",
-                    layer=layer,
-                    branch=branch.name,
-                    norm=prefix + branch.norm,
-                    readers=tuple(prefix + path for path in branch.readers),
-                    writers=written,
-                )
-            )
-            written = tuple(prefix + path for path in branch.writers)
-    head = str(architecture.project_out) if projected else architecture.head
-    last = Site(
-        index=len(found),
-        name="head input",
-        layer=None,
-        branch=None,
-        norm=architecture.final_norm,
-        readers=(head,),
-        writers=written,
-    )
-    return (*found, last)
-
-
-def architecture_of(model_or_config: Any) -> Architecture:
-    """Declaration for a model or a configuration, stock or sliced, by its ``model_type``.
-
-    Raises
-    ------
-    RotcheckError
-        No declaration exists for the type, or a model comes without its language-model head.
-    """
-    # Declarations import this module, so the table of them can only be looked up late.
-    from rotcheck.models import ARCHITECTURES
-
-    config = getattr(model_or_config, "config", model_or_config)
-    model_type = getattr(config, "model_type", None)
-    if not isinstance(model_type, str):
-        raise RotcheckError(
-            f"{type(model_or_config).__name__} has no config.model_type: pass a transformers model or its config"
-        )
-    name = model_type.removeprefix(SLICED_PREFIX)
-    if name not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise RotcheckError(
-            f"model type {name!r} is not declared (declared: {known}): describe its sites with an "
-            f"Architecture in rotcheck/models/{name}.py and list it in rotcheck/models/__init__.py"
-        )
-    found = ARCHITECTURES[name]
-    modules = dict(model_or_config.named_modules()) if hasattr(model_or_config, "named_modules") else {found.head: None}
-    if found.head not in modules:
-        raise RotcheckError(
-            f"{type(model_or_config).__name__} has no {found.head}: pass the model with its language-model head"
-        )
-    return found

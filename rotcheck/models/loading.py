@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from rotcheck.errors import RotcheckError
 from rotcheck.models import bundled
-from rotcheck.models.architecture import SLICED_PREFIX
+from rotcheck.models.declared import SLICED_PREFIX, declarations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -81,7 +81,9 @@ def load_config(name: str | os.PathLike[str]) -> PreTrainedConfig:
         raise RotcheckError(f"cannot read the configuration of {where}: {_first_line(error)}") from error
 
 
-def load_model(name: str | os.PathLike[str], dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_model(
+    name: str | os.PathLike[str], dtype: torch.dtype | None = None, *, rotatable: bool = True
+) -> PreTrainedModel:
     """The causal language model at ``name``, in eval mode, with every tensor accounted for.
 
     ``from_pretrained`` only lists missing tensors and gives them fresh random values; here that is an error.
@@ -92,6 +94,8 @@ def load_model(name: str | os.PathLike[str], dtype: torch.dtype | None = None) -
         A directory, a hub name such as ``facebook/opt-125m``, or ``bundled``.
     dtype : torch.dtype, optional
         The dtype saved, when left out.
+    rotatable : bool
+        Refuse a declared architecture whose residual stream cannot be rotated, before its weights are read.
 
     Raises
     ------
@@ -101,14 +105,12 @@ def load_model(name: str | os.PathLike[str], dtype: torch.dtype | None = None) -
     """
     from transformers import AutoModelForCausalLM
 
-    from rotcheck.models import ARCHITECTURES  # the package imports its modules first
-
     where = resolve(name)
     if is_sliced(where):
         raise RotcheckError(f"{where} holds a sliced model: load it with rotcheck.slicing.load")
     config = load_config(where)
-    declared = ARCHITECTURES.get(config.model_type)
-    if declared is not None and (reason := declared.refuse(config)):
+    declared = declarations().get(config.model_type)
+    if rotatable and declared is not None and (reason := declared.refuse(config)):
         raise RotcheckError(f"{where}: {reason}")
     try:
         with quiet():

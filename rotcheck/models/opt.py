@@ -1,10 +1,10 @@
-"""The residual stream of OPT (transformers' ``OPTForCausalLM``), pre-norm variants only."""
+"""OPT (transformers' ``OPTForCausalLM``); the residual stream of its pre-norm variants only."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rotcheck.models.architecture import Architecture, Branch, Call
+from rotcheck.models.architecture import Architecture, Branch, Call, Heads, Hidden
 
 
 def refuse(config: Any) -> str | None:
@@ -43,6 +43,7 @@ OPT = Architecture(
             readers=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
             writers=("self_attn.out_proj",),
             call=(Call(modules=("self_attn",), context=True),),
+            dropout="dropout",
         ),
         Branch(
             name="feed-forward",
@@ -50,11 +51,19 @@ OPT = Architecture(
             readers=("fc1",),
             writers=("fc2",),
             call=(Call(modules=("fc1", "activation_fn", "fc2")),),
+            dropout="dropout",
         ),
     ),
     final_norm="model.decoder.final_layer_norm",
     head="lm_head",
     norm="layernorm",
-    dropout="dropout",
+    heads=Heads(
+        module="self_attn",
+        query="self_attn.q_proj",
+        key="self_attn.k_proj",
+        value="self_attn.v_proj",
+        output="self_attn.out_proj",
+    ),
+    hidden=(Hidden(name="feed-forward", writer="fc2", width="ffn_dim"),),
     refuse=refuse,
 )

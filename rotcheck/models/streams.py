@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rotcheck.models.architecture import Architecture, sites
+from rotcheck.models.architecture import Architecture
+from rotcheck.models.sites import sites
 
 
 @contextmanager

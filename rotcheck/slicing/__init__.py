@@ -6,6 +6,8 @@ Importing this registers the sliced model types with transformers' Auto classes.
 from __future__ import annotations
 
 from rotcheck.slicing.calibrate import Calibration, calibrate
+from rotcheck.slicing.inner import InnerPlan, inner_plan
+from rotcheck.slicing.inner_steps import InnerSteps
 from rotcheck.slicing.plan import (
     Grouping,
     Plan,
@@ -30,6 +32,8 @@ register()
 __all__ = [
     "Calibration",
     "Grouping",
+    "InnerPlan",
+    "InnerSteps",
     "Plan",
     "Schedule",
     "Steps",
@@ -37,6 +41,7 @@ __all__ = [
     "fuse",
     "global_groups",
     "identity_plan",
+    "inner_plan",
     "k_block_groups",
     "load",
     "make_plan",

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rotcheck.errors import RotcheckError
-from rotcheck.models.architecture import Site, architecture_of, sites
+from rotcheck.models.declared import architecture_of
+from rotcheck.models.sites import Site, sites
 from rotcheck.models.streams import record
 from rotcheck.slicing.batches import Batch, checked, kept
 from rotcheck.slicing.plan import Plan

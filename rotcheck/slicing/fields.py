@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rotcheck.errors import RotcheckError
-from rotcheck.models.architecture import Site, architecture_of, sites
+from rotcheck.models.declared import architecture_of
+from rotcheck.models.sites import HeadSite, HiddenSite, Site, head_sites, hidden_sites, sites
+
+_PER_SITE = ("site_widths", "site_bases", "norm_divisor", "norm_eps")
 
 
 def check_fields(config: Any) -> tuple[Site, ...]:
-    """Sites of a sliced configuration, after checking its fields.
+    """Sites of a sliced configuration, after checking its fields; none where the stream was left alone.
 
     Raises
     ------
     RotcheckError
         A list of the wrong type or length, or an entry out of range.
     """
+    if all(getattr(config, field) is None for field in _PER_SITE):
+        return ()
     found = sites(architecture_of(config), config)
     numbers = (int, float)
     checks = (
@@ -39,3 +45,45 @@ def check_fields(config: Any) -> tuple[Site, ...]:
     if config.tie_word_embeddings:
         raise RotcheckError("config.tie_word_embeddings is true: the head of a sliced model carries a gain, untie it")
     return found
+
+
+def online_queries(config: Any) -> tuple[HeadSite, ...]:
+    """The heads whose queries and keys the model rotates while it runs (R3); none without.
+
+    Raises
+    ------
+    RotcheckError
+        ``config.online_queries`` is no truth value, or the architecture does not declare its heads.
+    """
+    if not isinstance(config.online_queries, bool):
+        raise RotcheckError(f"config.online_queries is {config.online_queries!r}; it must be true or false")
+    if not config.online_queries:
+        return ()
+    found = head_sites(architecture_of(config), config)
+    if not found:
+        raise RotcheckError(f"config.online_queries is true, but {config.model_type} does not declare its heads")
+    return found
+
+
+def online_hidden(config: Any) -> tuple[tuple[HiddenSite, tuple[int, ...]], ...]:
+    """The hidden sites that the model rotates while it runs (R4), with the sizes of their factors; none without.
+
+    Raises
+    ------
+    RotcheckError
+        ``config.online_hidden`` is not one list of positive sizes per site whose product is the site's width.
+    """
+    if (given := config.online_hidden) is None:
+        return ()
+    found = hidden_sites(architecture_of(config), config)
+    if not isinstance(given, list) or len(given) != len(found):
+        size = f"{len(given)} entries" if isinstance(given, list) else type(given).__name__
+        raise RotcheckError(f"config.online_hidden has {size}, this model has {len(found)} hidden sites")
+    for site, sizes in zip(found, given, strict=True):
+        right = isinstance(sizes, list) and sizes and all(type(size) is int and size > 0 for size in sizes)
+        if not right or math.prod(sizes) != site.width:
+            raise RotcheckError(
+                f"config.online_hidden[{site.index}] ({site.name}) is {sizes!r}; "
+                f"give sizes whose product is {site.width}"
+            )
+    return tuple((site, tuple(sizes)) for site, sizes in zip(found, given, strict=True))

@@ -11,17 +11,15 @@ from torch.nn import functional
 from rotcheck.models.architecture import Architecture, Branch
 
 
-def branch_output(
-    layer: nn.Module, architecture: Architecture, branch: Branch, stream: Tensor, context: dict[str, Any]
-) -> Tensor:
+def branch_output(layer: nn.Module, branch: Branch, stream: Tensor, context: dict[str, Any]) -> Tensor:
     """What a branch adds to the stream: its calls on the normalised stream, summed, after the layer's dropout.
 
     Parameters
     ----------
     layer
         A layer, stock or sliced.
-    architecture, branch
-        Declaration of the layer.
+    branch
+        Its declaration.
     stream
         (batch, tokens, w), before the norm.
     context
@@ -36,9 +34,11 @@ def branch_output(
             output = module(hidden_states=output, **context)[0] if call.context else module(output)
         outputs.append(output)
     total = outputs[0] if len(outputs) == 1 else torch.stack(outputs).sum(dim=0)
-    if architecture.dropout is None:
+    if branch.dropout is None:
         return total
-    return functional.dropout(total, p=getattr(layer, architecture.dropout), training=layer.training)
+    dropout = getattr(layer, branch.dropout)
+    rate = dropout.p if isinstance(dropout, nn.Dropout) else dropout
+    return functional.dropout(total, p=rate, training=layer.training)
 
 
 def carry(stream: Tensor, shortcut: Tensor | None, width: int) -> Tensor:
@@ -62,7 +62,7 @@ def sliced_layer_class(stock: type[nn.Module], architecture: Architecture) -> ty
 
     def forward(self: nn.Module, hidden_states: Tensor, **context: Any) -> Tensor:
         for branch, width in zip(architecture.branches, self.residual_widths, strict=True):
-            added = branch_output(self, architecture, branch, hidden_states, context)
+            added = branch_output(self, branch, hidden_states, context)
             hidden_states = carry(hidden_states, getattr(self, branch.shortcut), width) + added
         return hidden_states
 

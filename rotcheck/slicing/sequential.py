@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from rotcheck.bases.pca import principal_basis
 from rotcheck.errors import RotcheckError
-from rotcheck.models.architecture import architecture_of, sites
+from rotcheck.models.declared import architecture_of
+from rotcheck.models.sites import sites
 from rotcheck.slicing.batches import Batch, checked, kept
 from rotcheck.slicing.calibrate import Calibration, MomentSums, Statistic, check_statistic, finite_signal
 from rotcheck.slicing.grouping import Grouping, parse

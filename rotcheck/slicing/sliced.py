@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from rotcheck.errors import RotcheckError
-from rotcheck.models import ARCHITECTURES
-from rotcheck.models.architecture import SLICED_PREFIX, Architecture, Site, architecture_of
-from rotcheck.slicing.fields import check_fields
+from rotcheck.models.architecture import Architecture
+from rotcheck.models.declared import ARCHITECTURES, SLICED_PREFIX, architecture_of, declarations
+from rotcheck.slicing.fields import check_fields, online_hidden, online_queries
 from rotcheck.slicing.layer import sliced_layer_class
-from rotcheck.slicing.norm import GainFreeRMSNorm
+from rotcheck.slicing.narrow import insert_layers, narrow, rotate_hidden
+from rotcheck.slicing.online import with_rotated_attention
 
 
 class SlicedMixin:
@@ -27,11 +28,18 @@ class SlicedMixin:
 
     def __init__(self, config: PreTrainedConfig) -> None:
         found = check_fields(config)
+        queries, hidden = online_queries(config), online_hidden(config)
         super().__init__(config)
         architecture = architecture_of(config)
-        _insert_layers(self, architecture, type(self)._layer_class)
+        if found:
+            insert_layers(self, architecture, type(self)._layer_class)
         for site in found:
-            _narrow(self, architecture, site)
+            narrow(self, architecture, site)
+        for site in queries:
+            attention = self.get_submodule(site.module)
+            self.set_submodule(site.module, with_rotated_attention(attention, site, config))
+        for site, sizes in hidden:
+            rotate_hidden(self, architecture, site, sizes)
         self.post_init()
 
     @classmethod
@@ -65,50 +73,27 @@ class SlicedMixin:
         return (model, info) if wanted else model
 
 
-def _insert_layers(model: nn.Module, architecture: Architecture, layer_class: type[nn.Module]) -> None:
-    layers = model.get_submodule(architecture.layers)
-    for index in range(len(layers)):
-        layers[index] = layer_class(model.config, layer_idx=index)
+@cache
+def classes(model_type: str) -> tuple[type[PreTrainedConfig], type[PreTrainedModel]]:
+    """Configuration and model class of the sliced models of a declared type, made once and registered.
 
-
-def _narrow(model: nn.Module, architecture: Architecture, site: Site) -> None:
-    config = model.config
-    width = config.site_widths[site.index]
-    norm_bias = getattr(model.get_submodule(site.norm), "bias", None)
-    for path in site.writers:
-        module = model.get_submodule(path)
-        if isinstance(module, nn.Embedding):
-            module.embedding_dim = width
-            module.weight = _zeros(module.weight, module.num_embeddings, width)
-        else:
-            module.out_features = width
-            module.weight = _zeros(module.weight, width, module.in_features)
-            if module.bias is not None:
-                module.bias = _zeros(module.weight, width)
-    for path in site.readers:
-        module = model.get_submodule(path)
-        module.in_features = width
-        module.weight = _zeros(module.weight, module.out_features, width)
-        if module.bias is None and norm_bias is not None:
-            module.bias = _zeros(module.weight, module.out_features)
-    norm = GainFreeRMSNorm(config.norm_divisor[site.index], config.norm_eps[site.index])
-    model.set_submodule(site.norm, norm)
-    if site.layer is None:
-        return
-    following = site.index + 1
-    width_after = config.site_widths[following]
-    layer = model.get_submodule(architecture.layers)[site.layer]
-    layer.residual_widths = (*getattr(layer, "residual_widths", ()), width_after)
-    branch = next(branch for branch in architecture.branches if branch.name == site.branch)
-    like = model.get_submodule(site.readers[0]).weight
-    same = config.site_bases[site.index] == config.site_bases[following]
-    layer.register_parameter(branch.shortcut, None if same else _zeros(like, width, width_after))
-
-
-def _zeros(like: Tensor, *shape: int) -> nn.Parameter:
-    # Zeros, not empty: transformers does not initialise a module twice, and a model that was constructed
-    # directly must not hold whatever was in memory.
-    return nn.Parameter(torch.zeros(shape, dtype=like.dtype, device=like.device))
+    Raises
+    ------
+    RotcheckError
+        The type is not declared, or transformers has no causal language model for it.
+    """
+    architecture = declarations().get(model_type)
+    if architecture is None:
+        raise RotcheckError(f"model type {model_type!r} is not declared; declared: {', '.join(sorted(declarations()))}")
+    if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise RotcheckError(
+            f"transformers has no causal language model of type {model_type!r}: register its configuration and its "
+            "model with AutoConfig and AutoModelForCausalLM first"
+        )
+    config_class, model_class = _classes(architecture)
+    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+    AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)
+    return config_class, model_class
 
 
 def _classes(architecture: Architecture) -> tuple[type[PreTrainedConfig], type[PreTrainedModel]]:
@@ -125,6 +110,8 @@ def _classes(architecture: Architecture) -> tuple[type[PreTrainedConfig], type[P
                 "site_bases": list | None,
                 "norm_divisor": list | None,
                 "norm_eps": list | None,
+                "online_queries": bool,
+                "online_hidden": list | None,
                 "base_model_type": str,
                 "tie_word_embeddings": bool,
             },
@@ -133,6 +120,8 @@ def _classes(architecture: Architecture) -> tuple[type[PreTrainedConfig], type[P
             "site_bases": None,
             "norm_divisor": None,
             "norm_eps": None,
+            "online_queries": False,
+            "online_hidden": None,
             "base_model_type": architecture.model_type,
             "tie_word_embeddings": False,
         },
@@ -147,23 +136,17 @@ def _classes(architecture: Architecture) -> tuple[type[PreTrainedConfig], type[P
             "__doc__": f"``{stock_model.__name__}`` whose residual stream is rotated and sliced.",
             "config_class": config_class,
             "_layer_class": layer_class,
-            # Named by string in transformers: with the stock name a device map may cut through a layer.
-            "_no_split_modules": [layer_class.__name__],
+            # Named by string in transformers: with the stock name alone a device map may cut through a layer.
+            "_no_split_modules": [layer_class.__name__, stock_layer.__name__],
         },
     )
     return config_class, model_class
 
 
-CLASSES: Mapping[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = MappingProxyType(
-    {name: _classes(architecture) for name, architecture in ARCHITECTURES.items()}
-)
-
-
 def register() -> None:
     """Make transformers' Auto classes know the sliced types; done when ``rotcheck.slicing`` is imported."""
-    for config_class, model_class in CLASSES.values():
-        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
-        AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)
+    for model_type in ARCHITECTURES:
+        classes(model_type)
 
 
 def is_sliced(model_or_config: Any) -> bool:
@@ -174,11 +157,13 @@ def is_sliced(model_or_config: Any) -> bool:
 
 def skeleton(
     config: PreTrainedConfig,
-    widths: Sequence[int],
-    site_bases: Sequence[int],
+    widths: Sequence[int] | None,
+    site_bases: Sequence[int] | None,
     *,
     norm_divisor: Sequence[float] | None = None,
     norm_eps: Sequence[float] | None = None,
+    online_queries: bool = False,
+    online_hidden: Sequence[Sequence[int]] | None = None,
     dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
     """Sliced model on the meta device, in eval mode: every shape, no memory.
@@ -188,31 +173,37 @@ def skeleton(
     config
         Of the stock model; it is not changed.
     widths, site_bases
-        Width and basis index of each site.
+        Width and basis index of each site; ``None`` for a stream that is left alone.
     norm_divisor, norm_eps
         Per site; the hidden size and 1e-5 by default.
+    online_queries, online_hidden
+        Whether queries and keys are rotated while the model runs, and the sizes of the factors of each hidden site.
     dtype
         Of the parameters; float32 by default.
 
     Raises
     ------
     RotcheckError
-        See :func:`check_fields`.
+        See :func:`check_fields`, :func:`online_queries` and :func:`online_hidden`.
     """
-    config_class, model_class = CLASSES[architecture_of(config).model_type]
-    n_sites = len(widths)
+    config_class, model_class = classes(architecture_of(config).model_type)
     fields = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
-    fields["tie_word_embeddings"] = False
-    sliced_config = config_class.from_dict(
-        {
-            **fields,
+    if widths is not None:
+        fields |= {
+            "tie_word_embeddings": False,
             "site_widths": list(widths),
-            "site_bases": list(site_bases),
-            "norm_divisor": list(norm_divisor or [config.hidden_size] * n_sites),
-            "norm_eps": list(norm_eps or [1e-5] * n_sites),
+            "site_bases": list(site_bases or ()),
+            "norm_divisor": list(norm_divisor or [config.hidden_size] * len(widths)),
+            "norm_eps": list(norm_eps or [1e-5] * len(widths)),
         }
-    )
+    else:
+        fields["tie_word_embeddings"] = config.tie_word_embeddings
+    fields["online_queries"] = online_queries
+    fields["online_hidden"] = None if online_hidden is None else [list(sizes) for sizes in online_hidden]
+    sliced_config = config_class.from_dict(fields)
     sliced_config._attn_implementation = config._attn_implementation
+    if getattr(config, "_experts_implementation", None) is not None:
+        sliced_config._experts_implementation = config._experts_implementation
     if dtype is not None:
         sliced_config.dtype = dtype
     with torch.device("meta"):

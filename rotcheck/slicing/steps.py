@@ -15,6 +15,26 @@ from torch import Tensor
 from rotcheck.slicing.plan import Plan
 
 
+def embeddings_centred(norm: str) -> bool:
+    """Whether the mean of each embedding row is removed: where the norms subtract it, and never for ``"rmsnorm"``."""
+    return norm == "layernorm"
+
+
+def writers_centred(norm: str) -> bool:
+    """Whether the mean that writers add to the stream is removed: as for embeddings."""
+    return norm == "layernorm"
+
+
+def full_gain(stored: Tensor, offset: float) -> Tensor:
+    """What a norm multiplies with: its stored gain plus 1 where the model stores ``1 + w``."""
+    return stored + offset
+
+
+def norm_eps(eps: float) -> float:
+    """eps of the rotated model's norm: the original's own."""
+    return eps
+
+
 def fold_gain(
     weight: Tensor, bias: Tensor | None, gain: Tensor | None, norm_bias: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
@@ -41,8 +61,8 @@ def fold_gain(
 
 
 def center_weight(weight: Tensor) -> Tensor:
-    """Remove the mean over the output dimension of a writer, ``(I - 11'/d) W``; W is (d, in)."""
-    return weight - weight.mean(dim=0, keepdim=True)
+    """Remove the mean over the output dimension of a writer, ``(I - 11'/d) W``; W is (d, in), or one per expert."""
+    return weight - weight.mean(dim=-2, keepdim=True)
 
 
 def center_bias(bias: Tensor) -> Tensor:
@@ -120,3 +140,7 @@ class Steps:
     reader_site: Callable[[int, Plan], int] = reader_site
     head_site: Callable[[int, Plan], int] = head_site
     norm_divisor: Callable[[int, int], int] = norm_divisor
+    norm_eps: Callable[[float], float] = norm_eps
+    full_gain: Callable[[Tensor, float], Tensor] = full_gain
+    embeddings_centred: Callable[[str], bool] = embeddings_centred
+    writers_centred: Callable[[str], bool] = writers_centred

@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from rotcheck.errors import RotcheckError
-from rotcheck.models.architecture import SLICED_PREFIX
+from rotcheck.models.declared import SLICED_PREFIX, architecture_of, declarations
 from rotcheck.models.directories import json_object, plain_file, readable, written_at_once
 from rotcheck.models.loading import quiet
-from rotcheck.slicing.fields import check_fields
-from rotcheck.slicing.sliced import CLASSES, is_sliced
+from rotcheck.slicing.fields import check_fields, online_hidden, online_queries
+from rotcheck.slicing.sliced import classes, is_sliced
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -93,7 +93,7 @@ def load(directory: str | os.PathLike[str], dtype: torch.dtype | None = None) ->
     if not root.is_dir():
         raise RotcheckError(f"load: {root} is not a directory; pass the directory that save() wrote")
     config = _config(plain_file(root, "config.json"))
-    model_class = CLASSES[config.base_model_type][1]
+    model_class = classes(config.base_model_type)[1]
     generation = _generation_config(root)
     tensors, saved = _tensors(root, _shapes(model_class, config, root))
     # Without a path, transformers does not look for adapters or remote files by itself.
@@ -111,7 +111,10 @@ def _shapes(model_class: type[PreTrainedModel], config: PreTrainedConfig, root: 
     except (ValueError, TypeError, KeyError, ZeroDivisionError, AssertionError, RuntimeError) as error:
         # What the stock constructors raise for values of the right type that make no model.
         raise RotcheckError(f"{root / 'config.json'}: {_line(error)}; save the model again") from error
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:  # a stream that was left alone keeps its tied head, which is stored once
+        shapes.pop(f"{architecture_of(config).head}.weight", None)
+    return shapes
 
 
 def _generation_config(root: Path) -> GenerationConfig | None:
@@ -132,8 +135,8 @@ def _config(path: Path) -> PreTrainedConfig:
     fields = json_object(path, cure=_CURE)
     model_type = fields.get("model_type")
     name = str(model_type).removeprefix(SLICED_PREFIX)
-    if name == model_type or name not in CLASSES:
-        known = ", ".join(SLICED_PREFIX + known for known in sorted(CLASSES))
+    if name == model_type or name not in declarations():
+        known = ", ".join(SLICED_PREFIX + known for known in sorted(declarations()))
         raise RotcheckError(
             f"{path}: model_type is {model_type!r}, not one of {known}; pass a sliced model's directory"
         )
@@ -144,7 +147,7 @@ def _config(path: Path) -> PreTrainedConfig:
             raise RotcheckError(f"{path}: field {field!r} is not accepted in a sliced model; remove it")
     # A checkpoint's config may carry fields that transformers no longer knows; they are not needed, so not kept.
     # The dtype is that of the tensors.
-    known_fields = {field.name for field in dataclasses.fields(CLASSES[name][0])} - {"dtype"}
+    known_fields = {field.name for field in dataclasses.fields(classes(name)[0])} - {"dtype"}
     fields = {field: value for field, value in fields.items() if field in known_fields}
     for field in ("num_attention_heads", "vocab_size", "hidden_size"):
         size = fields.get(field, 1)
@@ -157,8 +160,10 @@ def _config(path: Path) -> PreTrainedConfig:
         if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _LARGEST:
             raise RotcheckError(f"{path}: {field} is {value}, beyond any model's size; save the model again")
     try:
-        config = CLASSES[name][0].from_dict(fields)
+        config = classes(name)[0].from_dict(fields)
         check_fields(config)
+        online_queries(config)
+        online_hidden(config)
     except RotcheckError as error:
         raise RotcheckError(f"{path}: {error}") from error
     except (StrictDataclassError, TypeError, AttributeError) as error:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rotcheck.errors import RotcheckError
-from rotcheck.models.architecture import Architecture, architecture_of
+from rotcheck.models.architecture import Architecture
+from rotcheck.models.declared import architecture_of
 from rotcheck.slicing.batches import Batch, one
 from rotcheck.slicing.calibrate import require_unsliced
 from rotcheck.slicing.layer import branch_output
@@ -62,17 +63,18 @@ def stages(fused: PreTrainedModel, batch: Batch, number: int = 0) -> Generator[T
     """The same as a generator: yields the stream at each site, takes its replacement, and returns the logits.
 
     Suspended generators let sequential calibration bring all batches to a site before any of them passes it.
-    A layer's keyword arguments are those of the first layer, which fits architectures whose layers all get
-    the same.
+    Layers get the keyword arguments that the model itself hands to each of them, which differ between layers where
+    ``config.layer_types`` does (sliding windows).
     """
     if not require_unsliced(fused, "walk"):
         raise RotcheckError("walk: the model's norms are not fused; pass fuse(model)")
     architecture = architecture_of(fused)
-    stream, context = _first_layer(fused, architecture, one(batch, fused.config, number))
-    for layer in fused.get_submodule(architecture.layers):
+    stream, contexts = _first_layer(fused, architecture, one(batch, fused.config, number))
+    for index, layer in enumerate(fused.get_submodule(architecture.layers)):
+        context = contexts[index if len(contexts) > 1 else 0]
         for branch in architecture.branches:
             stream = yield stream
-            stream = stream + branch_output(layer, architecture, branch, stream, context)
+            stream = stream + branch_output(layer, branch, stream, context)
     stream = yield stream
     hidden = fused.get_submodule(architecture.final_norm)(stream)
     if architecture.projected(fused.config):
@@ -80,26 +82,35 @@ def stages(fused: PreTrainedModel, batch: Batch, number: int = 0) -> Generator[T
     return fused.get_submodule(architecture.head)(hidden)
 
 
-class _Captured(Exception):  # noqa: N818 - not an error: it stops a forward pass at the first layer
-    def __init__(self, stream: Tensor, context: dict[str, Any]) -> None:
-        super().__init__()
-        self.stream, self.context = stream, context
+class _Captured(Exception):  # noqa: N818 - not an error: it stops a forward pass at a layer
+    """Raised once everything wanted was seen."""
 
 
 def _first_layer(
     model: PreTrainedModel, architecture: Architecture, batch: dict[str, Tensor]
-) -> tuple[Tensor, dict[str, Any]]:
-    """Embedded stream and keyword arguments that the model itself hands to its first layer."""
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Embedded stream, and the keyword arguments that the model itself hands to its layers.
+
+    Those of the first layer alone where all layers are of one type, which saves running the others.
+    """
+    layers = model.get_submodule(architecture.layers)
+    kinds = getattr(model.config, "layer_types", None) or ()
+    last = len(layers) - 1 if len(set(kinds)) > 1 else 0
+    streams: list[Tensor] = []
+    contexts: list[dict[str, Any]] = []
 
     def before(module: nn.Module, inputs: tuple[Any, ...], context: dict[str, Any]) -> None:
-        raise _Captured(inputs[0], context)
+        streams.append(inputs[0])
+        contexts.append(context)
+        if len(contexts) > last:
+            raise _Captured
 
-    first = model.get_submodule(architecture.layers)[0]
-    handle = first.register_forward_pre_hook(before, with_kwargs=True)
+    handles = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in layers[: last + 1]]
     try:
         model.base_model(**{key: value.to(model.device) for key, value in batch.items()}, use_cache=False)
-    except _Captured as captured:
-        return captured.stream, captured.context
+    except _Captured:
+        return streams[0], contexts
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     raise RotcheckError(f"walk: {type(model).__name__} did not run {architecture.layers}.0; check its declaration")

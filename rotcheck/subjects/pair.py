@@ -7,7 +7,8 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from rotcheck.errors import RotcheckError
-from rotcheck.models.architecture import Architecture, architecture_of
+from rotcheck.models.architecture import Architecture
+from rotcheck.models.declared import architecture_of
 from rotcheck.subjects.running import Batch, as_batches, is_transformer, model_name
 from rotcheck.tolerance import dtype_name
 

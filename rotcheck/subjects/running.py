@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rotcheck.errors import RotcheckError, SubjectError
+from rotcheck.models.exact import cast_copy, exact, needs_exact
 from rotcheck.subjects.calling import call, describe
 
 Batch = dict[str, Tensor]
@@ -77,16 +77,11 @@ def model_dtype(model: Any) -> torch.dtype | None:
 def cast(model: Any, dtype: torch.dtype) -> Any:
     """The model itself when it has this dtype already, else a copy cast to it; the original is untouched.
 
-    A copy in float64 computes attention with sdpa: transformers' eager attention takes its softmax in float32
-    whatever the dtype, which leaves 5e-8, and gives NaN for a padded row.
+    A copy in float64 computes in float64 throughout: see :func:`rotcheck.models.exact.exact`.
     """
-    eager = dtype is torch.float64 and getattr(model.config, "_attn_implementation", "") == "eager"
-    if model_dtype(model) is dtype and not eager:
+    if model_dtype(model) is dtype and not (dtype is torch.float64 and needs_exact(model)):
         return model
-    copied = copy.deepcopy(model).to(dtype)
-    if eager:
-        copied.set_attn_implementation("sdpa")
-    return copied
+    return exact(model) if dtype is torch.float64 else cast_copy(model, dtype)
 
 
 def answer_dtype(model: Any, batches: Sequence[Batch], *, what: str) -> torch.dtype:

@@ -6,7 +6,8 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from rotcheck.errors import RotcheckError
-from rotcheck.models.architecture import Architecture, architecture_of
+from rotcheck.models.architecture import Architecture
+from rotcheck.models.declared import architecture_of
 from rotcheck.slicing.calibrate import Calibration
 from rotcheck.slicing.plan import Plan
 from rotcheck.slicing.sliced import is_sliced

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from torch import nn
 
 from rotcheck.models import architecture_of
-from rotcheck.models.architecture import sites
+from rotcheck.models.sites import sites
 from rotcheck.slicing import fuse
 from rotcheck.strategies import adversarial_models
 

@@ -10,7 +10,7 @@ from torch import nn
 from rotcheck.bases import haar
 from rotcheck.models import architecture_of
 from rotcheck.models.adversarial import adversarial_batch
-from rotcheck.models.architecture import sites
+from rotcheck.models.sites import sites
 from rotcheck.slicing import Schedule, calibrate, make_plan, rotate_and_slice
 from rotcheck.strategies import adversarial_models, groupings, seeds
 

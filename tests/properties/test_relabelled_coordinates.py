@@ -12,7 +12,7 @@ from torch import nn
 
 from rotcheck.models import architecture_of
 from rotcheck.models.adversarial import adversarial_batch
-from rotcheck.models.architecture import sites
+from rotcheck.models.sites import sites
 from rotcheck.slicing import calibrate, rotate_and_slice
 from rotcheck.strategies import adversarial_models, plans, seeds
 

@@ -13,7 +13,7 @@ from transformers import BatchEncoding
 
 from rotcheck.errors import RotcheckError, SubjectError
 from rotcheck.models.adversarial import adversarial_batch, adversarial_opt
-from rotcheck.models.architecture import architecture_of
+from rotcheck.models.declared import architecture_of
 from rotcheck.slicing import Schedule, fuse, random_plan, rotate_and_slice
 from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.running import (
