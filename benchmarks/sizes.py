@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from rotcheck.models.shapes import OPT_SIZES, opt_shape
+from rotcheck.models.shapes import opt_shape
 from rotcheck.report import environment
 from rotcheck.slicing import Schedule, parameter_counts, parse, skeleton
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    rows = [row for name in OPT_SIZES for row in sizes(name)]
+    rows = [row for name in PLANS for row in sizes(name)]
     args.out.write_text(json.dumps({"rows": rows, "environment": environment()}, indent=1) + "\n", encoding="utf-8")
     print(table(rows))
 

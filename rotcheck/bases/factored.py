@@ -16,8 +16,8 @@ class Factored:
     r"""``U = diag(s) (F_1 (x) F_2 (x) ... )``, so that ``x @ U = (x * s) @ (F_1 (x) F_2 (x) ...)``.
 
     A dense matrix is one factor; a block-diagonal one with equal blocks B has the factors ``I`` and B; a Hadamard
-    matrix of size ``b 2^m`` one of size b and others whose sizes have the product ``2^m``. Storing it takes ``n + sum n_i^2`` numbers in place of
-    ``n^2``, and applying it to a row ``n sum n_i`` products in place of ``n^2``.
+    matrix of size ``b 2^m`` has one of size b and others whose sizes have the product ``2^m``. Storing it takes
+    ``n + sum n_i^2`` numbers in place of ``n^2``, and applying it to a row ``n sum n_i`` products in place of ``n^2``.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ class Factored:
 
     def matrix(self) -> Tensor:
         """U, (n, n), in the dtype of the factors: for references and small sizes."""
-        full = self.factors[0]
+        full = self.factors[0].contiguous()
         for factor in self.factors[1:]:
-            full = torch.kron(full, factor)
+            full = torch.kron(full, factor.contiguous())  # torch 2.13 refuses some transposed factors
         return self.signs.to(full.dtype)[:, None] * full
 
     def rotate(self, x: Tensor) -> Tensor:
@@ -104,5 +104,13 @@ def dense(matrix: Tensor) -> Factored:
 
 
 def blocks(block: Tensor, count: int, *, signs: Tensor | None = None) -> Factored:
-    """`count` equal blocks on the diagonal, ``diag(s) (I (x) B)``, each of which a tensor-parallel shard applies alone."""
-    return Factored(factors=(torch.eye(count, dtype=block.dtype), block), signs=signs)
+    """`count` equal blocks on the diagonal, ``diag(s) (I (x) B)``; a tensor-parallel shard applies its own alone.
+
+    Raises
+    ------
+    RotcheckError
+        `count` is not positive, or as `Factored`.
+    """
+    if count < 1:
+        raise RotcheckError(f"blocks: count is {count}; pass the number of blocks on the diagonal, at least 1")
+    return Factored(factors=(torch.eye(count, dtype=block.dtype, device=block.device), block), signs=signs)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.linalg import circulant
 from scipy.linalg import hadamard as sylvester
 from torch import Tensor
 
+from rotcheck.bases.fields import character_of_differences, prime_power
 from rotcheck.errors import RotcheckError
 
 
 def hadamard(n: int, *, signs: int | torch.Generator | None = None) -> Tensor:
     r"""``H / sqrt(n)`` with ``H`` of entries +1 and -1 and ``H @ H.T = n I``.
 
-    ``H = B (x) S``, a Kronecker product of the smallest base matrix B of `base_order` and a Sylvester matrix S. The
-    first row and the first column of H are ones. B is ``[[1]]`` for a power of two, and else Paley's, over the squares
-    of the integers modulo a prime q: of order ``q + 1`` for ``q = 3 mod 4`` (type I), or of order ``2 (q + 1)`` for
-    ``q = 1 mod 4`` (type II).
+    ``H = B (x) S``, a Kronecker product of a base matrix B, whose order `base_order` chooses, and a Sylvester matrix S.
+    The first row and the first column of H are ones. B is ``[[1]]`` for a power of two, and else Paley's, over the
+    squares of a field of q elements: of order ``q + 1`` for ``q = 3 mod 4`` (type I), or of order ``2 (q + 1)`` for
+    ``q = 1 mod 4`` (type II). q is a prime, or a power of one: 52 = 2 (25 + 1), 344 = 343 + 1.
 
     Sylvester's and type II are symmetric, and so is their product: without `signs` no output tells ``x @ U`` from
-    ``x @ U.T``. Type I is not symmetric, and is taken where an order has both (12 = 11 + 1 = 2 (5 + 1)).
+    ``x @ U.T``. Type I is not symmetric. Where an order has both, a prime is taken before a power of one
+    (28 = 2 (13 + 1) = 27 + 1), and then type I before type II (12 = 11 + 1 = 2 (5 + 1)).
 
     Parameters
     ----------
@@ -41,9 +43,8 @@ def hadamard(n: int, *, signs: int | torch.Generator | None = None) -> Tensor:
     Raises
     ------
     RotcheckError
-        For a size that these constructions do not give (6; 52 and 100, whose q is 5 * 5 and 7 * 7; 92 and 116); the
-        nearest sizes are named. Nothing is padded and cut to size, because the corner of a Hadamard matrix is not
-        orthogonal.
+        For a size that these constructions do not give (6; 92, 116, 172 and 428, which are Williamson's); the nearest
+        sizes are named. Nothing is padded and cut to size, because the corner of a Hadamard matrix is not orthogonal.
 
     References
     ----------
@@ -51,52 +52,56 @@ def hadamard(n: int, *, signs: int | torch.Generator | None = None) -> Tensor:
     """
     order = base_order(n)
     if order is None:
-        raise RotcheckError(_refusal(n))
-    entries = np.kron(_base(order), sylvester(n // order, dtype=np.int8))
+        raise RotcheckError(refusal("hadamard", n))
+    entries = np.kron(base_matrix(order), sylvester(n // order, dtype=np.int8))
     basis = torch.from_numpy(entries).double().div_(math.sqrt(n))
-    if signs is None:
-        return basis
-    generator = signs if isinstance(signs, torch.Generator) else torch.Generator().manual_seed(signs)
-    return basis.mul_(1.0 - 2.0 * torch.randint(2, (n, 1), generator=generator))
+    return basis if signs is None else basis.mul_(random_signs(n, signs).unsqueeze(1))
+
+
+def random_signs(n: int, seed: int | torch.Generator) -> Tensor:
+    """n independent signs, (n,) float64 of +1 and -1, from a seed or from a CPU generator that is advanced."""
+    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    return 1 - 2 * torch.randint(2, (n,), generator=generator).double()
 
 
 def base_order(n: int) -> int | None:
     """Order b of the base matrix in ``hadamard(n) = hadamard(b) (x) hadamard(n / b)``; None where there is none.
 
-    The smallest b such that ``n / b`` is a power of two, and b is 1, ``q + 1`` for a prime ``q = 3 mod 4``, or
-    ``2 (q + 1)`` for a prime ``q = 1 mod 4``.
+    The smallest b such that ``n / b`` is a power of two, and b is 1, ``q + 1`` for ``q = 3 mod 4``, or ``2 (q + 1)``
+    for ``q = 1 mod 4``, with q a prime or a power of one. A power gives way to a prime at twice its order, where n has
+    room for it: 104 = 103 + 1 is not 52 (x) 2, although 52 = 2 (25 + 1) is the base of 52 itself. The larger base is
+    not symmetric there, which makes transposes visible, and costs little. At more than twice the order the power is
+    taken: 11008 has the base 344 = 343 + 1, and not 5504 = 5503 + 1.
     """
     if n < 1:
         return None
     order = n // (n & -n)  # n without its factors of two
     while order <= n:
-        if order == 1 or _paley(order):
+        found = _paley(order)
+        if order == 1 or (found and not found.over_power):
             return order
+        if found:
+            double = _paley(2 * order) if 2 * order <= n else None
+            return 2 * order if double and not double.over_power else order
         order *= 2
     return None
 
 
-def _paley(order: int) -> tuple[int, int] | None:
-    """The prime q and the type of Paley's construction of an order."""
-    for kind, residue in ((1, 3), (2, 1)):
-        q = order // kind - 1
-        if order % kind == 0 and q % 4 == residue and _is_prime(q):
-            return q, kind
-    return None
+def base_matrix(order: int) -> np.ndarray:
+    """Integer Hadamard matrix of an order of `base_order`, 1 or Paley's: (b, b) int8, first row and column ones.
 
-
-def _is_prime(q: int) -> bool:
-    return q > 1 and all(q % divisor for divisor in range(2, math.isqrt(q) + 1))
-
-
-def _base(order: int) -> np.ndarray:
-    """int8 base matrix of an order, its first row and column ones."""
+    Raises
+    ------
+    RotcheckError
+        Neither 1 nor an order of Paley's: those that are a Kronecker product of smaller ones are not base matrices.
+    """
     found = _paley(order)
-    if order == 1 or found is None:
+    if order == 1:
         return np.ones((1, 1), dtype=np.int8)
-    q, kind = found
-    conference, eye = _conference(q), np.eye(q + 1, dtype=np.int8)
-    if kind == 1:
+    if found is None:
+        raise RotcheckError(f"base_matrix: {order} is the order of no base matrix; pass base_order(n) of a size n")
+    conference, eye = _conference(found.q), np.eye(found.q + 1, dtype=np.int8)
+    if found.kind == 1:
         entries = conference + eye
     else:
         one, other = np.array([[1, 1], [1, -1]], dtype=np.int8), np.array([[1, -1], [-1, -1]], dtype=np.int8)
@@ -104,25 +109,42 @@ def _base(order: int) -> np.ndarray:
     return entries * entries[:1] * entries[:, :1]
 
 
-def _conference(q: int) -> np.ndarray:
-    """C (q + 1, q + 1) with zeros on the diagonal, +-1 elsewhere, ``C @ C.T = q I`` and ``C.T = +-C`` (- for 3 mod 4).
-
-    Below the border ``C[i, j]`` is +1 where ``i - j`` is a square modulo q, and -1 where it is not.
-    """
-    character = np.full(q, -1, dtype=np.int8)
-    character[[i * i % q for i in range(1, q)]] = 1
-    character[0] = 0
-    matrix = np.ones((q + 1, q + 1), dtype=np.int8)
-    matrix[0, 0] = 0
-    matrix[1:, 0] = character[-1]
-    matrix[1:, 1:] = circulant(character)
-    return matrix
-
-
-def _refusal(n: int) -> str:
+def refusal(function: str, n: int) -> str:
+    """Why there is no Hadamard matrix of size n, and the nearest sizes that have one."""
     below = next((size for size in range(n - 1, 0, -1) if base_order(size)), None)
     above = next(size for size in itertools.count(max(n + 1, 1)) if base_order(size))
     nearest = f"{above}" if below is None else f"{below} or {above}"
     if n < 1 or n % 4:
-        return f"hadamard: n is {n}, and a Hadamard matrix has size 1, 2 or a multiple of 4; use {nearest}"
-    return f"hadamard: n is {n}, which no Sylvester or Paley construction over a prime gives; use {nearest}"
+        return f"{function}: n is {n}, and a Hadamard matrix has size 1, 2 or a multiple of 4; use {nearest}"
+    return f"{function}: n is {n}, which no Sylvester or Paley construction gives; use {nearest}"
+
+
+class _Paley(NamedTuple):
+    """The field and the type of Paley's construction of an order."""
+
+    over_power: bool
+    kind: int
+    q: int
+
+
+def _paley(order: int) -> _Paley | None:
+    """The first construction of an order: over a prime before a power of one, and then type I before type II."""
+    found = []
+    for kind, residue in ((1, 3), (2, 1)):
+        q = order // kind - 1
+        field = prime_power(q) if order % kind == 0 and q % 4 == residue else None
+        if field:
+            found.append(_Paley(over_power=field[1] > 1, kind=kind, q=q))
+    return min(found, default=None)
+
+
+def _conference(q: int) -> np.ndarray:
+    """C (q + 1, q + 1) with zeros on the diagonal, +-1 elsewhere, ``C @ C.T = q I`` and ``C.T = +-C`` (- for 3 mod 4).
+
+    Below the border ``C[i, j]`` is +1 where element i less element j of the field is a square, and -1 where it is not.
+    """
+    matrix = np.ones((q + 1, q + 1), dtype=np.int8)
+    matrix[0, 0] = 0
+    matrix[1:, 0] = 1 if q % 4 == 1 else -1
+    matrix[1:, 1:] = character_of_differences(q)
+    return matrix

@@ -6,8 +6,11 @@ Importing this registers the sliced model types with transformers' Auto classes.
 from __future__ import annotations
 
 from rotcheck.slicing.calibrate import Calibration, calibrate
+from rotcheck.slicing.describe import describe
+from rotcheck.slicing.examine import verify_manifest
 from rotcheck.slicing.inner import InnerPlan, inner_plan
 from rotcheck.slicing.inner_steps import InnerSteps
+from rotcheck.slicing.manifest import BasisManifest, read_manifest
 from rotcheck.slicing.plan import (
     Grouping,
     Plan,
@@ -30,6 +33,7 @@ from rotcheck.slicing.walk import walk
 register()
 
 __all__ = [
+    "BasisManifest",
     "Calibration",
     "Grouping",
     "InnerPlan",
@@ -38,6 +42,7 @@ __all__ = [
     "Schedule",
     "Steps",
     "calibrate",
+    "describe",
     "fuse",
     "global_groups",
     "identity_plan",
@@ -49,9 +54,11 @@ __all__ = [
     "parse",
     "per_layer_groups",
     "random_plan",
+    "read_manifest",
     "rotate_and_slice",
     "save",
     "sequential_plan",
     "skeleton",
+    "verify_manifest",
     "walk",
 ]

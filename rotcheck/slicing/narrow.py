@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rotcheck.models.architecture import Architecture
 from rotcheck.models.sites import HiddenSite, Site
-from rotcheck.models.tensors import Linear, linear
+from rotcheck.models.tensors import Linear, linear, norm
 from rotcheck.slicing.experts import rotate_experts, widen_experts
 from rotcheck.slicing.norm import GainFreeRMSNorm
 from rotcheck.slicing.online import with_rotated_input
@@ -38,7 +38,7 @@ def narrow(model: nn.Module, architecture: Architecture, site: Site) -> None:
     """Give the writers, readers, norm and shortcut of a site the widths that ``model.config`` names."""
     config = model.config
     width = config.site_widths[site.index]
-    norm_bias = getattr(model.get_submodule(site.norm), "bias", None)
+    norm_bias = getattr(norm(model, site.norm), "bias", None)
     for path in site.writers:
         held = linear(model, path)
         if held.embedding:
@@ -58,8 +58,7 @@ def narrow(model: nn.Module, architecture: Architecture, site: Site) -> None:
             setattr(held.module, "hidden_dim" if hasattr(held.module, "hidden_dim") else "in_features", width)
         if held.bias is None and norm_bias is not None:
             held.module.bias = _zeros(held.weight, held.weight.shape[0])
-    norm = GainFreeRMSNorm(config.norm_divisor[site.index], config.norm_eps[site.index])
-    model.set_submodule(site.norm, norm)
+    model.set_submodule(site.norm, GainFreeRMSNorm(config.norm_divisor[site.index], config.norm_eps[site.index]))
     if site.layer is None:
         return
     following = site.index + 1

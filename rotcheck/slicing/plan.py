@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from rotcheck.slicing.grouping import (
     parse,
     per_layer_groups,
 )
+from rotcheck.slicing.orientation import Orientation, orient
 from rotcheck.slicing.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -39,7 +41,6 @@ __all__ = [
     "random_plan",
 ]
 
-Orientation = Literal["pca", "haar"]
 _UNIT_ROUNDOFF = 2.0**-53
 _FULL = Schedule.constant(0.0)
 
@@ -130,8 +131,12 @@ def random_plan(
     *,
     change: Change = "mlp",
     branches: int = 2,
+    basis: Callable[[int, torch.Generator], Tensor] = lambda size, generator: haar(size, seed=generator),
+    name: str = "random",
 ) -> Plan:
-    """Independent Haar bases, one per group: the hardest plan for code that confuses bases.
+    """Bases that know nothing of the model, one per group; R1 of QuaRot and SpinQuant is the group ``"global"``.
+
+    Independent Haar matrices by default: the hardest plan for code that confuses bases.
 
     Parameters
     ----------
@@ -145,13 +150,17 @@ def random_plan(
         Of the one generator from which all bases are drawn.
     change
         See :func:`k_block_groups`.
+    basis
+        ``(size, generator) -> (size, size)`` float64; ``lambda n, g: hadamard(n, signs=g)`` for Hadamard matrices.
+    name
+        What the plan's name begins with.
     """
     shared = parse(grouping) if isinstance(grouping, str) else grouping
     groups = shared.groups(n_layers, change=change, branches=branches)
     generator = torch.Generator().manual_seed(seed)
-    bases = tuple(haar(hidden_size, seed=generator) for _ in range(max(groups) + 1))
+    bases = tuple(basis(hidden_size, generator) for _ in range(max(groups) + 1))
     widths = schedule.widths(hidden_size, len(groups))
-    return Plan(bases=bases, site_basis=groups, widths=widths, name=f"random {shared} seed {seed}")
+    return Plan(bases=bases, site_basis=groups, widths=widths, name=f"{name} {shared} seed {seed}")
 
 
 def make_plan(
@@ -198,40 +207,6 @@ def make_plan(
     widths = schedule.widths(calibration.hidden_size, len(groups))
     oriented = orient(bases, groups, widths, orientation=orientation, seed=seed)
     return Plan(bases=oriented, site_basis=groups, widths=widths, name=f"{shared} {statistic} {orientation}")
-
-
-def orient(
-    bases: tuple[Tensor, ...],
-    site_basis: tuple[int, ...],
-    widths: tuple[int, ...],
-    *,
-    orientation: Orientation,
-    seed: int,
-) -> tuple[Tensor, ...]:
-    """Final orientation of the kept columns: leave them, or turn them by seeded Haar matrices.
-
-    ``"haar"`` gives ``Q @ blockdiag(R, I)``, which keeps the span of the leading columns. A basis used at
-    several widths is turned inside the segments between them, so that the span is kept at each of these
-    widths.
-
-    Raises
-    ------
-    RotcheckError
-        `orientation` is neither ``"pca"`` nor ``"haar"``.
-    """
-    if orientation == "pca":
-        return bases
-    if orientation != "haar":
-        raise RotcheckError(f"orientation {orientation!r} is not one of pca, haar")
-    generator = torch.Generator().manual_seed(seed)
-    turned = []
-    for group, basis in enumerate(bases):
-        cuts = sorted({width for width, used in zip(widths, site_basis, strict=True) if used == group})
-        result = basis.clone()
-        for start, stop in zip([0, *cuts], cuts, strict=False):
-            result[:, start:stop] = basis[:, start:stop] @ haar(stop - start, seed=generator).to(basis.device)
-        turned.append(result)
-    return tuple(turned)
 
 
 def _check_basis(index: int, basis: Tensor, size: int) -> None:

@@ -15,7 +15,7 @@ from rotcheck.models.architecture import Architecture
 from rotcheck.models.declared import architecture_of
 from rotcheck.models.exact import rms_eps
 from rotcheck.models.sites import Site, sites
-from rotcheck.models.tensors import linear
+from rotcheck.models.tensors import linear, norm
 from rotcheck.slicing.inner import InnerPlan
 from rotcheck.slicing.inner_edits import InnerEdits, inner_edits
 from rotcheck.slicing.inner_steps import InnerSteps
@@ -84,7 +84,7 @@ def rotate_and_slice(
         plan and plan.widths,
         plan and plan.site_basis,
         norm_divisor=plan and [steps.norm_divisor(plan.hidden_size, width) for width in plan.widths],
-        norm_eps=[steps.norm_eps(rms_eps(model.get_submodule(site.norm))) for site in found],
+        norm_eps=[steps.norm_eps(rms_eps(norm(model, site.norm))) for site in found],
         online_queries=inner is not None and inner.queries is not None,
         online_hidden=inner and inner.hidden and [basis.sizes for basis in inner.hidden],
         dtype=model.dtype,
@@ -174,11 +174,11 @@ def _readers(
     *,
     last: bool,
 ) -> Iterator[tuple[str, Tensor]]:
-    norm = model.get_submodule(site.norm)
-    gain = _optional(f"{site.norm}.weight", getattr(norm, "weight", None))
+    held_norm = norm(model, site.norm)
+    gain = _optional(f"{site.norm}.weight", getattr(held_norm, "weight", None))
     if gain is not None:
         gain = steps.full_gain(gain, architecture.gain_offset)
-    norm_bias = _optional(f"{site.norm}.bias", getattr(norm, "bias", None))
+    norm_bias = _optional(f"{site.norm}.bias", getattr(held_norm, "bias", None))
     source, fold = (steps.head_site, steps.fold_head_gain) if last else (steps.reader_site, steps.fold_gain)
     # A reader in another site's basis (a planted defect) still has to have the width of the stream it reads.
     columns = plan.basis(source(site.index, plan))[:, : plan.widths[site.index]]
@@ -209,7 +209,9 @@ def _assign(model: nn.Module, name: str, tensor: Tensor, wanted: dict[str, Any])
 def _set_buffers(result: nn.Module, model: PreTrainedModel, edits: InnerEdits) -> None:
     """Those of the original as they are, and those of the online rotations in the model's dtype and on its device."""
     own = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    online = {name: tensor.to(device=model.device, dtype=model.dtype) for name, tensor in edits.buffers.items()}
+    online = {
+        name: tensor.to(device=model.device, dtype=model.dtype).contiguous() for name, tensor in edits.buffers.items()
+    }
     for name, buffer in {**own, **online}.items():
         parent, _, leaf = name.rpartition(".")
         setattr(result.get_submodule(parent), leaf, buffer)

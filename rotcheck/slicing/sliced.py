@@ -33,11 +33,11 @@ class SlicedMixin:
         architecture = architecture_of(config)
         if found:
             insert_layers(self, architecture, type(self)._layer_class)
-        for site in found:
-            narrow(self, architecture, site)
-        for site in queries:
+        for site in queries:  # made anew from the configuration, so before anything is narrowed
             attention = self.get_submodule(site.module)
             self.set_submodule(site.module, with_rotated_attention(attention, site, config))
+        for site in found:
+            narrow(self, architecture, site)
         for site, sizes in hidden:
             rotate_hidden(self, architecture, site, sizes)
         self.post_init()
@@ -80,7 +80,7 @@ def classes(model_type: str) -> tuple[type[PreTrainedConfig], type[PreTrainedMod
     Raises
     ------
     RotcheckError
-        The type is not declared, or transformers has no causal language model for it.
+        The type is not declared, transformers has no causal language model for it, or that has no such layers.
     """
     architecture = declarations().get(model_type)
     if architecture is None:
@@ -126,7 +126,12 @@ def _classes(architecture: Architecture) -> tuple[type[PreTrainedConfig], type[P
             "tie_word_embeddings": False,
         },
     )
-    stock_layer = getattr(sys.modules[stock_model.__module__], architecture.layer_class)
+    stock_layer = getattr(sys.modules[stock_model.__module__], architecture.layer_class, None)
+    if stock_layer is None:
+        raise RotcheckError(
+            f"{stock_model.__module__} has no {architecture.layer_class}, which the declaration of "
+            f"{architecture.model_type} names; correct layer_class"
+        )
     layer_class = sliced_layer_class(stock_layer, architecture)
     model_class = type(
         f"Sliced{stock_model.__name__}",

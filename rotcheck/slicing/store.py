@@ -12,14 +12,19 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from rotcheck.errors import RotcheckError
-from rotcheck.models.declared import SLICED_PREFIX, architecture_of, declarations
+from rotcheck.models.declared import SLICED_PREFIX, declarations
 from rotcheck.models.directories import json_object, plain_file, readable, written_at_once
 from rotcheck.models.loading import quiet
+from rotcheck.slicing.describe import describe, stored_tensors
 from rotcheck.slicing.fields import check_fields, online_hidden, online_queries
+from rotcheck.slicing.inner import InnerPlan
+from rotcheck.slicing.manifest import BASES, MANIFEST
+from rotcheck.slicing.plan import Plan
 from rotcheck.slicing.sliced import classes, is_sliced
 
 _WEIGHTS = "model.safetensors"
@@ -39,8 +44,19 @@ _REFUSED = (
 )
 
 
-def save(model: PreTrainedModel, directory: str | os.PathLike[str], tokenizer: Any = None) -> None:
+def save(
+    model: PreTrainedModel,
+    directory: str | os.PathLike[str],
+    tokenizer: Any = None,
+    plan: Plan | None = None,
+    inner: InnerPlan | None = None,
+    *,
+    private: bool = False,
+) -> None:
     """Write a sliced model as ``config.json``, ``generation_config.json`` and ``model.safetensors``.
+
+    With the plans that it was made with, also its basis manifest: ``bases.json`` says which tensor is in which basis
+    and holds the hash of each, and ``bases.safetensors`` holds the bases (:mod:`rotcheck.slicing.manifest`).
 
     The files are written to a temporary directory beside the target, which is then renamed: a reader sees all
     of them or none. The same directory loads with ``AutoModelForCausalLM`` once ``rotcheck.slicing`` is
@@ -54,18 +70,28 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str], tokenizer: A
         New, or empty.
     tokenizer
         Anything with ``save_pretrained``; its files go into the same directory.
+    plan, inner
+        Those of :func:`rotcheck.slicing.rotate_and_slice`; without them the model carries no manifest.
+    private
+        Leave ``bases.safetensors`` out: the manifest then has the hashes of the bases only.
 
     Raises
     ------
     RotcheckError
-        The model is not sliced, or the directory exists and holds files, or is a file.
+        The model is not sliced, the directory exists and holds files, or is a file, or the plans are not those of the
+        model as far as its configuration says.
     """
     if not is_sliced(model):
         raise RotcheckError(f"save: {type(model).__name__} is not a sliced model; use its own save_pretrained")
+    manifest = describe(model, plan, inner, private=private)
     with written_at_once(directory) as partial:
         with _unchanged(model.config, "dtype", "architectures"), quiet():
             # One file: an index adds a way to be inconsistent and buys nothing on a local disk.
             model.save_pretrained(partial, max_shard_size="1000TB")
+        if manifest is not None:
+            (partial / MANIFEST).write_bytes(manifest.facts.to_json())
+            if not manifest.private:
+                save_file(dict(manifest.tensors), partial / BASES, metadata={"format": "pt"})
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
 
@@ -111,10 +137,7 @@ def _shapes(model_class: type[PreTrainedModel], config: PreTrainedConfig, root: 
     except (ValueError, TypeError, KeyError, ZeroDivisionError, AssertionError, RuntimeError) as error:
         # What the stock constructors raise for values of the right type that make no model.
         raise RotcheckError(f"{root / 'config.json'}: {_line(error)}; save the model again") from error
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if config.tie_word_embeddings:  # a stream that was left alone keeps its tied head, which is stored once
-        shapes.pop(f"{architecture_of(config).head}.weight", None)
-    return shapes
+    return {name: tuple(tensor.shape) for name, tensor in stored_tensors(model).items()}
 
 
 def _generation_config(root: Path) -> GenerationConfig | None:

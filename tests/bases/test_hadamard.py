@@ -10,9 +10,11 @@ import torch
 from scipy import linalg
 
 from rotcheck.bases import base_order, haar, hadamard
+from rotcheck.bases.fields import character_of_differences
+from rotcheck.bases.hadamard import base_matrix, random_signs
 from rotcheck.errors import RotcheckError
 
-REFUSED = (52, 92, 100, 116)
+REFUSED = (92, 116)
 
 
 def entries(n):
@@ -20,11 +22,13 @@ def entries(n):
     return (hadamard(n) * math.sqrt(n)).round().long()
 
 
-def built(limit):
+def built(limit, *, powers=True):
     """Sizes up to a limit that the two constructions give, from a sieve: another way than `base_order`'s."""
     composite = {multiple for p in range(2, limit) for multiple in range(2 * p, limit, p)}
     primes = [q for q in range(2, limit) if q not in composite]
-    bases = {1, *(q + 1 for q in primes if q % 4 == 3), *(2 * (q + 1) for q in primes if q % 4 == 1)}
+    exponents = range(1, limit.bit_length() if powers else 2)
+    fields = [p**k for p in primes for k in exponents if p**k < limit]
+    bases = {1, *(q + 1 for q in fields if q % 4 == 3), *(2 * (q + 1) for q in fields if q % 4 == 1)}
     return {base << k for base in bases for k in range(limit.bit_length()) if base << k <= limit}
 
 
@@ -36,12 +40,11 @@ def euler(a, q):
 
 @pytest.mark.parametrize("n", range(4, 129, 4))
 def test_every_order_is_exactly_hadamard_or_refused(n):
-    """All multiples of 4 up to 128 but 52, 92, 100 and 116, which are ``q + 1`` or ``2 (q + 1)`` for no prime q.
+    """All multiples of 4 up to 128 but 92 and 116, which are ``q + 1`` or ``2 (q + 1)`` for no power q of a prime.
 
-    52 = 51 + 1 = 2 (25 + 1) with 51 = 3 * 17 and 25 = 5 * 5; 92 = 91 + 1 = 2 (45 + 1) with 91 = 7 * 13 and 45 = 9 * 5;
-    100 = 99 + 1 = 2 (49 + 1) with 99 = 9 * 11 and 49 = 7 * 7; 116 = 115 + 1 = 2 (57 + 1) with 115 = 5 * 23 and
-    57 = 3 * 19. Doubling does not give them either: their halves 26, 46, 50 and 58 are no multiples of 4.
-    Over the fields of 25 and 49 elements Paley's construction gives 52 and 100; 92 and 116 need Williamson's.
+    92 = 91 + 1 = 2 (45 + 1) with 91 = 7 * 13 and 45 = 9 * 5; 116 = 115 + 1 = 2 (57 + 1) with 115 = 5 * 23 and
+    57 = 3 * 19. Doubling does not give them either: their halves 46 and 58 are no multiples of 4. Williamson's
+    construction does. 52 = 2 (25 + 1) and 100 = 2 (49 + 1) need fields whose sizes are no primes.
     """
     if n in REFUSED:
         with pytest.raises(RotcheckError, match=rf"n is {n}, .*use {n - 4} or {n + 4}$"):
@@ -53,9 +56,15 @@ def test_every_order_is_exactly_hadamard_or_refused(n):
     assert torch.equal(hadamard(n), matrix.double() / math.sqrt(n))
 
 
-def test_the_refused_orders_are_those_that_no_prime_gives():
+def test_the_refused_orders_are_those_that_no_field_gives():
     assert sorted(set(range(4, 129, 4)) - built(128)) == list(REFUSED)
-    assert {n for n in range(1, 1025) if base_order(n)} == built(1024)
+    assert {n for n in range(1, 4097) if base_order(n)} == built(4096)
+
+
+def test_prime_powers_add_sizes():
+    """Every size up to 1024 that a prime power gives and no prime."""
+    added = sorted(built(1024) - built(1024, powers=False))
+    assert added == [52, 100, 244, 340, 344, 580, 680, 688, 724]
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 8, 64, 256])
@@ -67,7 +76,7 @@ def test_powers_of_two_are_sylvesters(n):
     ("n", "order"),
     [
         *[(1, 1), (2, 1), (12, 12), (24, 12), (40, 20), (56, 28), (80, 20), (104, 104), (124, 124), (576, 36)],
-        *[(768, 12), (2560, 20), (4096, 1), (6656, 104), (11008, 5504), (13824, 108), (14336, 28), (18944, 148)],
+        *[(768, 12), (2560, 20), (4096, 1), (6656, 104), (11008, 344), (13824, 108), (14336, 28), (18944, 148)],
     ],
 )
 def test_the_smallest_base_matrix_is_taken(n, order):
@@ -75,7 +84,26 @@ def test_the_smallest_base_matrix_is_taken(n, order):
     assert base_order(n) == order
 
 
-@pytest.mark.parametrize("n", [-4, 0, 3, 6, 52, 184, 13696])
+@pytest.mark.parametrize(
+    ("n", "order"),
+    [
+        *[(52, 52), (104, 104), (208, 104), (100, 100), (200, 200), (25600, 200), (244, 244), (488, 488), (976, 488)],
+        *[(340, 340), (680, 340), (2720, 340), (5504, 344), (22016, 344), (580, 580), (4640, 580), (29600, 3700)],
+    ],
+)
+def test_a_prime_at_twice_the_order_is_taken_before_a_power_and_none_beyond(n, order):
+    """104 = 103 + 1 and not 52 (x) 2, but 344 = 343 + 1 and not 5504 = 5503 + 1."""
+    assert base_order(n) == order
+
+
+@pytest.mark.parametrize(("n", "kind"), [(28, 2), (84, 1), (244, 1), (344, 1), (52, 2), (340, 2), (20, 1)])
+def test_which_construction_an_order_has(n, kind):
+    """28 = 2 (13 + 1) although 28 = 27 + 1, and 244 = 243 + 1 although 244 = 2 (121 + 1): type II is symmetric."""
+    matrix = entries(n)
+    assert torch.equal(matrix, matrix.T) == (kind == 2)
+
+
+@pytest.mark.parametrize("n", [-4, 0, 3, 6, 92, 184, 428, 13696])
 def test_no_base_matrix_where_none_exists(n):
     assert base_order(n) is None
 
@@ -98,12 +126,26 @@ def test_type_two_is_paleys(q):
     assert torch.equal(entries(2 * (q + 1))[2:, 2:], expected)
 
 
+@pytest.mark.parametrize("q", [25, 49, 243, 343])
+def test_a_prime_power_takes_the_place_of_the_prime(q):
+    """The same two formulas, with the quadratic character of the field; the characters have a file of their own."""
+    core, eye = torch.from_numpy(character_of_differences(q)).long(), torch.eye(q, dtype=torch.long)
+    one, other = torch.tensor([[1, 1], [1, -1]]), torch.tensor([[1, -1], [-1, -1]])
+    if q % 4 == 3:
+        assert torch.equal(entries(q + 1)[1:, 1:], -core - eye)
+    else:
+        assert torch.equal(entries(2 * (q + 1))[2:, 2:], torch.kron(core, one) + torch.kron(eye, other))
+
+
 @pytest.mark.parametrize(
     ("n", "symmetric"),
-    [(16, True), (28, True), (36, True), (56, True), (12, False), (20, False), (24, False), (44, False)],
+    [
+        *[(16, True), (28, True), (36, True), (56, True), (52, True), (100, True)],
+        *[(12, False), (20, False), (24, False), (44, False), (104, False), (344, False)],
+    ],
 )
 def test_which_are_symmetric(n, symmetric):
-    """Sylvester's and type II are, type I is not; 12 has both types, and gets the one that is not."""
+    """Sylvester's and type II are, type I is not; 12 has both types, and gets the one that is not, as does 104."""
     assert torch.equal(hadamard(n), hadamard(n).T) is symmetric
 
 
@@ -117,6 +159,25 @@ def test_it_is_the_same_every_time_and_draws_nothing():
 def test_a_result_may_be_written_to():
     hadamard(12).zero_()
     assert hadamard(12)[0, 0] == 1 / math.sqrt(12)
+
+
+@pytest.mark.parametrize("order", [1, 12, 28, 52, 344])
+def test_base_matrices_are_those_of_their_own_order(order):
+    matrix = base_matrix(order)
+    assert matrix.dtype.name == "int8"
+    assert torch.equal(torch.from_numpy(matrix).long(), entries(order))
+
+
+@pytest.mark.parametrize("order", [-4, 0, 2, 16, 40, 92])
+def test_an_order_without_a_base_matrix(order):
+    with pytest.raises(RotcheckError, match=rf"^base_matrix: {order} is the order of no base matrix; pass base_order"):
+        base_matrix(order)
+
+
+def test_signs_are_those_of_the_first_column():
+    signs = random_signs(24, 3)
+    assert signs.dtype == torch.float64
+    assert torch.equal(hadamard(24, signs=3)[:, 0].sign(), signs)
 
 
 def test_a_seed_is_a_generator_of_that_seed_and_a_generator_is_advanced():
@@ -166,7 +227,7 @@ def test_a_size_that_no_hadamard_matrix_has(n, nearest):
         hadamard(n, signs=1)
 
 
-@pytest.mark.parametrize("n", [92, 188, 13696])
+@pytest.mark.parametrize("n", [92, 172, 188, 428, 13696])
 def test_a_size_that_these_constructions_lack(n):
     with pytest.raises(RotcheckError, match=rf"n is {n}, which no Sylvester or Paley construction") as caught:
         hadamard(n)
