@@ -1,15 +1,16 @@
 """Error that each rotation of each declared architecture leaves at full width, in float64 and in bfloat16.
 
-    python benchmarks/architectures.py --out benchmarks/results/architectures.json --page docs/architectures.md [--seeds 5]
+    python benchmarks/architectures.py --out benchmarks/results/architectures.json --page docs/architectures.md
 
-Small random models with adversarial weights, on a CPU; `rotcheck.models.tiny` says in which way they are adversarial. The
-page is made from the JSON alone, so `--page` without `--seeds` writes it again from a file that is there.
+Small random models with adversarial weights, on a CPU; `rotcheck.models.tiny` says in which way they are adversarial.
+The page is made from the JSON alone: `--seeds 5` measures again, and without it a file that is there is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from rotcheck.models.tiny import SMALL, adversarial_model
 from rotcheck.report import environment
 from rotcheck.slicing import Plan, inner_plan, random_plan, rotate_and_slice
 from rotcheck.subjects.running import cast, logit_error
+from rotcheck.tolerance import SAFETY
 
 ROTATIONS = ("R1", "R2", "R3", "R4", "all", "per-layer", "global", "k-block:2")
 CHANGES = ("mlp", "attention")
@@ -35,35 +37,40 @@ BOUND = 1e-12
 HEAD = """# Architectures
 
 Every architecture below goes through the same code: its declaration says where the residual stream, the heads and the
-feed-forward are, and rotations, slicing, calibration, saving and the checks walk these places. How to declare another one:
+feed-forward are, and rotations, slicing, calibration, saving and the checks walk these places. How to declare another:
 [new-architecture.md](new-architecture.md).
 
-This page is generated: `python benchmarks/architectures.py --out benchmarks/results/architectures.json --page
-docs/architectures.md`.
+This page is generated:
+
+    python benchmarks/architectures.py --out benchmarks/results/architectures.json --page docs/architectures.md
 """
 
 FLOAT64 = """## In float64
 
-Largest difference of the logits after a rotation at full width, over the largest logit of the original: the worst of {seeds}
-seeds for weights, tokens and bases. Both models are copies whose norms compute in float64, because those of transformers
-compute in float32 whatever the dtype of the model, and leave 1e-7. The issue of a wrong rotation is an error near 1.
+Largest difference of the logits after a rotation at full width, over the largest logit of the original: the worst of
+{seeds} seeds for weights, tokens and bases. Both models are copies whose norms compute in float64, because those of
+transformers compute in float32 whatever the dtype of the model, and leave 1e-7. The bound is {bound:g}; a wrong
+rotation leaves an error of the size of the logits.
 """
 
 BFLOAT16 = """## In bfloat16
 
-The same rotations of bfloat16 models with their own norms, against the original in float64: largest error over s times the
-floor, where the floor is what the original itself shows between bfloat16 and float64, and s = 8. Below 1, the arithmetic
-explains the error. In a mixture of experts, rounding may send a token to another expert; it and the tokens behind it are
-left out of error and floor alike ({left_out}).
+The same rotations of bfloat16 models with their own norms, against the original in float64: largest error over s times
+the floor, where the floor is what the original itself shows between bfloat16 and float64, and s = {safety:g}. Below 1,
+the arithmetic explains the error. In a mixture of experts, rounding may send a token to another expert; it and the
+tokens behind it are left out of error and floor alike ({left_out}). Counted in,
+such a token can be off by the size of the logits, with nothing wrong.
 """
 
-FOOT = """* **R1** one random-sign Hadamard matrix for the stream, merged into the weights. **R2** a Haar matrix for each value head,
-  merged. **R3** one for each key head, applied to queries and keys after RoPE. **R4** one for each feed-forward (in front of the down
-  projection of every expert, too), applied while the model runs. **all**: R1 to R4, with random-sign Hadamard matrices.
-* **per-layer** an independent Haar basis at every site of the stream, **global** one for all, **k-block:2** one for every two
-  layers (the worse of the two places where it may change).
-* The small models have {layers} layers, sizes that differ pairwise, grouped heads, every bias that the architecture knows, gains that
-  are not one, left-padded batches, and the windows, caps, partial RoPE and layer types of the real ones: `rotcheck/models/tiny.py`.
+FOOT = """* **R1**: one random-sign Hadamard matrix for the stream, merged into the weights. **R2**: a Haar matrix for
+  each value head, merged. **R3**: one for each key head, applied to queries and keys after RoPE. **R4**: one for each
+  feed-forward, also in front of the down projections of experts, applied while the model runs. **all**: R1 to R4, all
+  of them random-sign Hadamard matrices.
+* **per-layer**: an independent Haar basis at every site of the stream. **global**: one for all. **k-block:2**: one for
+  every two layers, the worse of the two places where it may change.
+* The small models have {layers} layers, sizes that differ pairwise, grouped heads, every bias that the architecture
+  knows, gains that are not one, left-padded batches, and the windows, caps, partial RoPE and layer types of the real
+  ones (`rotcheck/models/tiny.py`).
 """
 
 
@@ -103,11 +110,12 @@ def measure(seeds: range) -> dict[str, Any]:
                     error, tokens = rounded.error(turned(rounded.original, rotation, change, seed))
                     ratio = error / rounded.allowed
                     worst["bfloat16"] = max(worst.get("bfloat16", 0.0), ratio)
-                    worst["tokens left out"] = max(worst.get("tokens left out", 0), tokens)
-                worst["tokens"] = int(exact.mask.sum())
+                    if tokens >= worst.get("tokens left out", 0):
+                        worst |= {"tokens left out": tokens, "tokens": int(rounded.mask.sum())}
         cells += [{"model_type": model_type, "rotation": rotation, **worst} for rotation, worst in found.items()]
     return {
-        "seeds": len(seeds), "layers": 3, "bound": BOUND, "device": "cpu", "cells": cells, "environment": environment(),
+        "seeds": len(seeds), "layers": 3, "bound": BOUND, "safety": SAFETY, "device": "cpu", "cells": cells,
+        "environment": environment(),
     }  # fmt: skip
 
 
@@ -126,7 +134,10 @@ class Subject:
         """Relative error of the logits, and how many tokens were left out because another expert was chosen."""
         kept = same_experts(model, self.exact, self.batch)
         found = answers(model, self.batch)
-        return logit_error(found[kept], self.reference[kept]), int(self.mask.sum() - kept.sum())
+        error = logit_error(found[kept], self.reference[kept])
+        if not math.isfinite(error):  # max() would pass over it
+            raise SystemExit(f"{type(model).__name__} answered with logits that are not finite")
+        return error, int(self.mask.sum() - kept.sum())
 
 
 def answers(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
@@ -163,16 +174,17 @@ def page(result: Mapping[str, Any]) -> str:
     """The whole page as Markdown, from the JSON alone."""
     rounded = [cell for cell in result["cells"] if "bfloat16" in cell]
     worst = max(rounded, key=lambda cell: cell["tokens left out"])
-    left_out = f"at most {worst['tokens left out']} of {worst['tokens']}, {worst['model_type']} with {worst['rotation']}"
-    reasons = {cell["model_type"]: cell["refused"] for cell in result["cells"] if "refused" in cell}
+    share = f"at most {worst['tokens left out']} of {worst['tokens']} tokens"
+    left_out = f"{share}, {worst['model_type']} with {worst['rotation']}"
+    reasons = dict.fromkeys(cell["refused"] for cell in result["cells"] if "refused" in cell)
     about = result["environment"]
     versions = ", ".join(f"{name} {about[name]}" for name in ("rotcheck", "torch", "transformers", "python"))
     parts = [
         HEAD,
-        FLOAT64.format(seeds=result["seeds"]),
+        FLOAT64.format(seeds=result["seeds"], bound=result["bound"]),
         table(result, "float64", "{:.1e}"),
-        "".join(f"\n* refused, {model_type}: {reason}." for model_type, reason in reasons.items()) + "\n",
-        BFLOAT16.format(left_out=left_out),
+        "".join(f"\n* refused: {reason}." for reason in reasons) + "\n",
+        BFLOAT16.format(left_out=left_out, safety=result["safety"]),
         table(result, "bfloat16", "{:.2f}"),
         "\n## What was rotated\n",
         FOOT.format(layers=result["layers"]),

@@ -69,7 +69,7 @@ def adversarial_opt(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(draw(name, parameter.shape, generator))
+            parameter.copy_(draw(name, parameter.shape, generator, embedding="embed_" in name))
     return model
 
 
@@ -93,19 +93,17 @@ def adversarial_batch(
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def draw(name: str, shape: torch.Size, generator: torch.Generator, *, offset: float = 0.0) -> Tensor:
-    """Float64 values for the parameter of that name: a gain, a bias, an embedding or a weight.
+def draw(name: str, shape: torch.Size, generator: torch.Generator, *, embedding: bool, offset: float = 0.0) -> Tensor:
+    """Float64 values for the parameter of that name: an embedding, a bias, a gain (one dimension) or a weight.
 
     Gains are ``1 - offset + 0.3 z``, for models that store ``g - offset``.
     """
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
-    if name.endswith("norm.weight"):
-        return 1.0 - offset + 0.3 * values
-    if name.endswith("bias"):
-        return 0.3 * values
-    if "embed_" in name:
+    if embedding:
         # A mean per row and a direction common to all rows: neither may get lost when the mean is removed.
         row = 0.3 + 0.3 * torch.randn(shape[0], 1, generator=generator, dtype=torch.float64)
         common = 0.3 * torch.randn(1, shape[1], generator=generator, dtype=torch.float64)
         return 0.7 * values + row + common
-    return values / math.sqrt(shape[-1])
+    if name.endswith("bias"):
+        return 0.3 * values
+    return 1.0 - offset + 0.3 * values if len(shape) == 1 else values / math.sqrt(shape[-1])

@@ -6,9 +6,14 @@ the ordered places where a basis may be chosen. Nothing here imports torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from rotcheck.errors import RotcheckError
+
+Norm = Literal["layernorm", "rmsnorm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +27,20 @@ class Call:
     context
         The module takes the layer's keyword arguments (mask, cache, positions) and returns a pair whose
         first entry is the output, as attention modules do. Only for a single module.
+
+    Raises
+    ------
+    RotcheckError
+        No modules, or several with `context`.
     """
 
     modules: tuple[str, ...]
     context: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.modules or isinstance(self.modules, str) or (self.context and len(self.modules) > 1):
+            wanted = "one path" if self.context else "a tuple of paths, one or more"
+            raise RotcheckError(f"Call(context={self.context}): modules is {self.modules!r}; give {wanted}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +62,11 @@ class Branch:
         The outputs that are added to the stream.
     dropout
         The layer's attribute with the dropout of branch outputs: a rate, or a ``torch.nn.Dropout``.
+
+    Raises
+    ------
+    RotcheckError
+        A name of other characters, or no readers, writers or calls.
     """
 
     name: str
@@ -55,6 +75,14 @@ class Branch:
     writers: tuple[str, ...]
     call: tuple[Call, ...]
     dropout: str | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", self.name):
+            raise RotcheckError(f"Branch: name is {self.name!r}; use letters, digits and hyphens")
+        for field in ("readers", "writers", "call"):
+            given = getattr(self, field)
+            if not isinstance(given, tuple) or not given:
+                raise RotcheckError(f"Branch {self.name}: {field} is {given!r}; give a tuple, one or more")
 
     @property
     def shortcut(self) -> str:
@@ -166,6 +194,12 @@ class Architecture:
     refuse
         ``config -> reason`` why the residual stream of this variant cannot be rotated, or ``None``. The rotations of
         heads and feed-forward dimensions do not touch the stream, and stay possible.
+
+    Raises
+    ------
+    RotcheckError
+        No embeddings, no branches, two branches of one name, another kind of norm, or an embedding width without both
+        projections.
     """
 
     model_type: str
@@ -175,7 +209,7 @@ class Architecture:
     branches: tuple[Branch, ...]
     final_norm: str
     head: str
-    norm: Literal["layernorm", "rmsnorm"]
+    norm: Norm
     project_in: str | None = None
     project_out: str | None = None
     embedding_width: str | None = None
@@ -184,6 +218,20 @@ class Architecture:
     hidden: tuple[Hidden, ...] = ()
     experts: Experts | None = None
     refuse: Callable[[Any], str | None] = accept
+
+    def __post_init__(self) -> None:
+        where = f"Architecture {self.model_type}"
+        for field in ("embeddings", "branches"):
+            given = getattr(self, field)
+            if not isinstance(given, tuple) or not given:
+                raise RotcheckError(f"{where}: {field} is {given!r}; give a tuple, one or more")
+        names = [branch.name for branch in self.branches]
+        if len(set(names)) < len(names):
+            raise RotcheckError(f"{where}: branches are named {', '.join(names)}; give each a name of its own")
+        if self.norm not in get_args(Norm):
+            raise RotcheckError(f"{where}: norm is {self.norm!r}; it is one of {', '.join(get_args(Norm))}")
+        if len({self.embedding_width is None, self.project_in is None, self.project_out is None}) > 1:
+            raise RotcheckError(f"{where}: give embedding_width, project_in and project_out, or none of them")
 
     def projected(self, config: Any) -> bool:
         """Whether token embeddings of `config` have another width than the stream."""

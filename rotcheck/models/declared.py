@@ -25,6 +25,9 @@ SLICED_PREFIX = "rotcheck_sliced_"
 ENTRY_POINTS = "rotcheck.architectures"
 """Group under which an installed package declares its own: ``my_type = "my_package.module:ARCHITECTURE"``."""
 
+WRONG = (ImportError, AttributeError, NameError, SyntaxError, TypeError, ValueError)
+"""What loading an entry point raises for a name that is not there, and for a declaration with a mistake in it."""
+
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         declaration.model_type: declaration
@@ -51,7 +54,7 @@ def declarations() -> Mapping[str, Architecture]:
         owner = f"{ENTRY_POINTS} entry point {point.name} = {point.value!r}"
         try:
             value = point.load()
-        except (ImportError, AttributeError) as error:
+        except WRONG as error:
             raise RotcheckError(f"{owner} cannot be loaded: {error}; repair or uninstall that package") from error
         if not isinstance(value, Architecture):
             raise RotcheckError(f"{owner} is a {type(value).__name__}; let it name a rotcheck.models.Architecture")

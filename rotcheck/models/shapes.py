@@ -10,9 +10,13 @@ from rotcheck.errors import RotcheckError
 VOCABULARY = 50272
 POSITIONS = 2048
 
-_TABLE = {"125m": (768, 12, 12), "1.3b": (2048, 24, 32), "2.7b": (2560, 32, 32), "6.7b": (4096, 32, 32)}
+_TABLE = {
+    "125m": (768, 12, 12), "1.3b": (2048, 24, 32), "2.7b": (2560, 32, 32), "6.7b": (4096, 32, 32),
+    "13b": (5120, 40, 40), "30b": (7168, 48, 56), "66b": (9216, 64, 72),
+}  # fmt: skip
 OPT_SIZES: Mapping[str, tuple[int, int, int]] = MappingProxyType(_TABLE)
-"""Hidden size, layers and heads by name; the feed-forward size is four times the hidden one."""
+"""Hidden size, layers and heads by name; the feed-forward size is four times the hidden one. The 350M model is not
+here: it is post-norm, and its stream cannot be rotated. Source: arXiv:2205.01068, table 1."""
 
 
 def opt_shape(name: str) -> dict[str, int]:

@@ -187,7 +187,19 @@ def head_sites(architecture: Architecture, config: Any) -> tuple[HeadSite, ...]:
 
 
 def hidden_sites(architecture: Architecture, config: Any) -> tuple[HiddenSite, ...]:
-    """The inner feed-forward dimensions of every layer, one or more per layer."""
+    """The inner feed-forward dimensions of every layer, one or more per layer.
+
+    Raises
+    ------
+    RotcheckError
+        The configuration has no field of the declared name.
+    """
+    for hidden in architecture.hidden:
+        if not hasattr(config, hidden.width):
+            raise RotcheckError(
+                f"{type(config).__name__} has no {hidden.width}, which the declaration of {architecture.model_type} "
+                f"names as the width of its {hidden.name}; correct Hidden.width"
+            )
     found: list[HiddenSite] = []
     for layer in range(config.num_hidden_layers):
         for hidden in architecture.hidden:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rotcheck.models.architecture import Architecture
 from rotcheck.models.sites import sites
+from rotcheck.models.tensors import norm
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def record(model: nn.Module, architecture: Architecture, visit: Callable[[int, T
 
     try:
         for site in sites(architecture, model.config):
-            handles.append(model.get_submodule(site.norm).register_forward_pre_hook(hook(site.index)))
+            handles.append(norm(model, site.norm).register_forward_pre_hook(hook(site.index)))
         yield
     finally:
         for handle in handles:

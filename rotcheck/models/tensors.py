@@ -1,4 +1,4 @@
-"""Reading a linear map of a model by its path, whether it is a module or one of many in a parameter."""
+"""Reading a linear map or a norm of a model by its path, whether it is a module or one of many in a parameter."""
 
 from __future__ import annotations
 
@@ -65,3 +65,22 @@ def linear(model: nn.Module, path: str) -> Linear:
     if not isinstance(weight, Tensor):
         raise RotcheckError(f"{path} is a {type(found).__name__} without a weight; declare a linear map")
     return Linear(path=path, weight=weight, bias=getattr(found, "bias", None), module=found)
+
+
+def norm(model: nn.Module, path: str) -> nn.Module:
+    """The norm at a path: a module with an ``eps``, under either of its names.
+
+    Raises
+    ------
+    RotcheckError
+        The model has nothing of the kind there.
+    """
+    try:
+        found = model.get_submodule(path)
+    except AttributeError as error:
+        raise RotcheckError(
+            f"{type(model).__name__} has no {path}: its declaration names what is not there ({error})"
+        ) from error
+    if not hasattr(found, "eps") and not hasattr(found, "variance_epsilon"):
+        raise RotcheckError(f"{path} is a {type(found).__name__} without an eps; declare a norm")
+    return found

@@ -126,7 +126,7 @@ def _made_of(held: Held, name: str, claim: str, expected: Tensor, rivals: Mappin
     actual = held.tensors[name].double()
     length = max(held.by_id[one].size for one in held.uses[name][0].bases)
     allowed = Tolerance(storage=held.manifest.facts.tensors[name].dtype, length=length)
-    scale = expected.norm().item()
+    scale = expected.norm().item() or 1.0  # two sliced bases may have nothing in common
     others = []
     for rival, candidate in rivals.items():
         # A rival that is the same tensor here (a symmetric factor) cannot be confused with the claim.

@@ -45,7 +45,7 @@ def examine(manifest: BasisManifest, config: Any, tensors: Mapping[str, Tensor])
     if not manifest.private:
         found = list(bases(manifest))
         yield from found
-        if not any(isinstance(finding, Broken) for finding in found):
+        if all(_failed(finding) is None for finding in found):
             held = Held(manifest=manifest, tensors=tensors, uses=wanted)
             yield from shortcuts(held)
             yield from online_rotations(held)

@@ -45,6 +45,9 @@ def widen_experts(layer: nn.Module, declared: Experts, config: object) -> None:
 
     def forward(self: nn.Module, hidden_states: Tensor) -> Tensor:
         flat = hidden_states.reshape(-1, hidden_states.shape[-1])
+        noise = getattr(self, "jitter_noise", 0.0)
+        if self.training and noise > 0:  # Mixtral's, on what router and experts read
+            flat = flat * torch.empty_like(flat).uniform_(1.0 - noise, 1.0 + noise)
         _, weights, index = self.get_submodule(names["router"])(flat)
         out = self.get_submodule(names["experts"])(flat, index, weights)
         if "shared" in names:

@@ -20,8 +20,8 @@ from rotcheck.slicing.plan import Plan, random_plan
 
 ROTATIONS = ("R1", "R2", "R3", "R4")
 FAMILIES = ("random-hadamard", "hadamard", "haar")
-"""Hadamard matrices with random signs (QuaRot), without them (symmetric where Sylvester's), and Haar matrices. R4 of the
-last is a Kronecker product of two Haar matrices, because a dense one takes n^2 products for each token."""
+"""Hadamard matrices with random signs (QuaRot) and without (symmetric where Sylvester's), and Haar matrices. With these
+R4 is a Kronecker product of two of them, because a dense matrix takes n^2 products for each token."""
 
 
 def full_width(
@@ -78,7 +78,7 @@ def full_width(
 
 
 def check_rotations(config: Any, rotations: Sequence[str], *, family: str) -> tuple[str, ...]:
-    """The rotations in order and once each, after everything that a configuration alone can refuse; see `full_width`."""
+    """The rotations in order and once each, after what a configuration alone can refuse; see `full_width`."""
     wanted = tuple(kind for kind in ROTATIONS if kind in rotations)
     if unknown := [kind for kind in rotations if kind not in ROTATIONS]:
         raise RotcheckError(f"rotation {unknown[0]!r} is not one of {', '.join(ROTATIONS)}")

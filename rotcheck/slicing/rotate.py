@@ -210,7 +210,9 @@ def _set_buffers(result: nn.Module, model: PreTrainedModel, edits: InnerEdits) -
     """Those of the original as they are, and those of the online rotations in the model's dtype and on its device."""
     own = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     online = {
-        name: tensor.to(device=model.device, dtype=model.dtype).contiguous() for name, tensor in edits.buffers.items()
+        # A copy: without one, a float64 model would hold the plan's own memory.
+        name: tensor.to(device=model.device, dtype=model.dtype, copy=True).contiguous()
+        for name, tensor in edits.buffers.items()
     }
     for name, buffer in {**own, **online}.items():
         parent, _, leaf = name.rpartition(".")

@@ -127,6 +127,8 @@ def load(directory: str | os.PathLike[str], dtype: torch.dtype | None = None) ->
         model = model_class.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype or saved)
     if generation is not None:
         model.generation_config = generation
+    if model.dtype is torch.float64 and getattr(config, "_experts_implementation", None) is not None:
+        model.config._experts_implementation = "eager"  # grouped matrix products refuse float64
     return model.eval()
 
 

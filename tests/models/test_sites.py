@@ -69,7 +69,9 @@ def test_a_missing_final_norm_is_refused_by_name():
 
 
 def test_an_undeclared_type_says_how_to_declare_it():
-    with pytest.raises(RotcheckError, match=r"'gpt2' is not declared.*rotcheck/models/gpt2.py"):
+    with pytest.raises(
+        RotcheckError, match=r"'gpt2' is not declared.*'rotcheck.architectures'.*docs/new-architecture.md"
+    ):
         architecture_of(GPT2Config())
 
 
