@@ -15,6 +15,7 @@ ROOMS = (
     "measures",
     "models",
     "slicing",
+    "adapters",
     "spectral",
     "diagnose",
     "subjects",
