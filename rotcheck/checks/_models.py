@@ -8,11 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rotcheck.errors import SubjectError
+from rotcheck.checking import Broken, Measurement, Missing
+from rotcheck.errors import RotcheckError, SubjectError
 from rotcheck.models.architecture import Architecture
+from rotcheck.models.declared import architecture_of
 from rotcheck.models.sites import Site, sites
 from rotcheck.models.streams import record
-from rotcheck.outcome import Allowance
+from rotcheck.outcome import Allowance, Distance
+from rotcheck.slicing.sliced import is_sliced
+from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.running import Batch, cast, is_transformer, logit_error, logits
 from rotcheck.tolerance import UNIT_ROUNDOFF, Tolerance, dtype_name, measured
 
@@ -115,6 +119,44 @@ def describe_site(site: Site, found: Sequence[Site]) -> str:
     if site.index == 0:
         return f"{site.name} (written by {written})"
     return f"{site.name} (written by {written}, which follows the {found[site.index - 1].name})"
+
+
+def influence(moved: float, floor: Allowance, place: str, how: str) -> Measurement | Broken:
+    """Whether the logits moved by more than twice the noise when `place` was changed; `how` says what was done."""
+    needed = 2 * floor.value
+    if not moved > needed:  # NaN included
+        return Broken(
+            what=f"does not depend on {place}: the logits move by {moved:.1e}, and {needed:.1e} would be noise",
+            place=place,
+            hint="the branch has no influence: a zero weight, a dropped output, or inputs that never reach it",
+        )
+    return Measurement(
+        claim=Distance(name="an output that depends on it", error=0.0),
+        allowed=Allowance(value=0.0, derivation=f"the logits must move by more than 2 * {floor.value:.2e}"),
+        verb="has",
+        place=place,
+        witness=how,
+        facts=(("moved", moved),),
+    )
+
+
+def left_alone(model: Any) -> bool:
+    """Whether a model of `rotcheck.slicing` rotates inside its branches only: stream and norms are the original's."""
+    return is_sliced(model) and model.config.site_widths is None
+
+
+def without_stream(subject: ModelPair) -> Missing | None:
+    """Why the two models have no declared residual stream that can be compared; None where they have."""
+    if subject.architecture is not None:
+        return None
+    try:
+        before, after = architecture_of(subject.before), architecture_of(subject.after)
+    except RotcheckError as error:
+        return Missing(argument="architecture", reason=str(error))
+    reason = before.refuse(subject.before.config) if before is after else None
+    return Missing(
+        argument="architecture", reason=reason or f"before is a {before.model_type}, after a {after.model_type}"
+    )
 
 
 def model_sites(architecture: Architecture, model: nn.Module) -> tuple[Site, ...]:

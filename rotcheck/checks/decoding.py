@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ def decoding(subject: ModelPair | SlicedModel, witness: Witness) -> list[Measure
     """The model agrees with itself over three paths: whole prompt, cached decoding, left-padded batch.
 
     The reference is the prefill of one unpadded row. Token-by-token decoding feeds the same ids through the cache;
-    the padded batch puts the row beside a shorter one. The allowance is the model's own floor between dtypes.
+    the padded batch puts the row beside a longer one, at the positions that its tokens have alone: rotary angles are
+    taken in float32, and differ in that rounding at others. The allowance is the model's own floor between dtypes.
 
     Catches
     -------
@@ -41,7 +43,7 @@ def decoding(subject: ModelPair | SlicedModel, witness: Witness) -> list[Measure
     ----------
     Blaizzy/mlx-vlm#973; Avarok-Cybersecurity/atlas#133; microsoft/TransformerCompression#116.
     """
-    model = subject.module
+    model = cast(subject.module, model_dtype(subject.module))
     row = longest_row(subject.batches[0], _limit(model))
     ids = row["input_ids"]
     prefill = finite(logits(model, [row], what=str(subject)), what=str(subject))
@@ -103,8 +105,8 @@ def _padded(model: Any, ids: Tensor, *, what: str) -> tuple[Tensor, Tensor]:
     both = torch.cat([longer, shorter])
     mask = torch.ones_like(both)
     mask[1, :extra] = 0
-    found = []
-    for kind in (mask, torch.ones_like(both)):
-        answer = logits(model, [{"input_ids": both, "attention_mask": kind}], what=what)
-        found.append(answer[-length:])
+    masked, unmasked = {"attention_mask": mask}, {"attention_mask": torch.ones_like(both)}
+    if "position_ids" in inspect.signature(type(model).forward).parameters:
+        masked["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_min(0)
+    found = [logits(model, [{"input_ids": both, **fed}], what=what)[-length:] for fed in (masked, unmasked)]
     return found[0], found[1]

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from rotcheck.checking import Broken, Measurement, Missing, Undecided, check
-from rotcheck.checks._sliced import parts
+from rotcheck.checks._inner import inner_bases
+from rotcheck.checks._sliced import double, parts, undeclared
 from rotcheck.outcome import Distance
 from rotcheck.slicing.plan import Plan
 from rotcheck.subjects.running import model_dtype
@@ -39,16 +40,19 @@ def kept_energy(subject: SlicedModel, witness: Witness) -> list[Measurement | Br
     ----------
     SliceGPT, arXiv:2401.15024, section 3.3.
     """
+    if (missing := undeclared(subject)) is not None:
+        return missing
     plan, calibration = subject.plan, subject.calibration
     if all(width == plan.hidden_size for width in plan.widths):
         return Missing(argument="a sliced site", reason="every site has full width, so all energy is kept")
     dtype = dtype_name(model_dtype(subject.model))
     stored = dict(subject.model.named_parameters())
+    inner = inner_bases(subject.architecture, subject.model.config, subject.inner)
     readers: dict[int, list[tuple[Tensor, Tensor]]] = {}
-    for part in parts(subject.original, subject.architecture):
-        if part.role == "reader":
-            held = stored[f"{part.name}.weight"].detach().to("cpu", torch.float64)
-            readers.setdefault(part.site.index, []).append((part.weight, held))
+    for part in parts(subject.original, subject.architecture, inner):
+        if part.role == "reader":  # those of all experts read the same stream
+            held = double(stored[part.weight_name]).flatten(0, -2)
+            readers.setdefault(part.site.index, []).append((part.weight.flatten(0, -2), held))
     moments = tuple(moment.cpu() for moment in calibration.moments(subject.statistic))
     findings, unclear = [], []
     for site in calibration.sites:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rotcheck.checking import Measurement, check
+from rotcheck.checking import Measurement, Missing, check
 from rotcheck.checks._models import (
     centred,
     describe_site,
@@ -13,19 +13,22 @@ from rotcheck.checks._models import (
     gram_error,
     model_sites,
     record_streams,
+    without_stream,
 )
-from rotcheck.models.architecture import Architecture
+from rotcheck.models.exact import rms_eps
 from rotcheck.models.sites import Site
 from rotcheck.outcome import Distance
-from rotcheck.subjects.calling import call, to_float64
+from rotcheck.subjects.calling import call, relative, to_float64
 from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.running import cast, model_dtype
 from rotcheck.tolerance import dtype_name
 from rotcheck.witness import Witness
 
+ALONE = Missing(argument="a rotated stream", reason="the stream was left alone, so its norms rightly keep their gains")
 
-@check(code="ROT204", kinds=["ModelPair"], needs=["modules", "architecture"])
-def norm_fusion(subject: ModelPair, witness: Witness) -> list[Measurement]:
+
+@check(code="ROT204", kinds=["ModelPair"], needs=["modules"])
+def norm_fusion(subject: ModelPair, witness: Witness) -> list[Measurement] | Missing:
     r"""What each norm of ``after`` puts out is a rotation of the original stream, normalised *without* its gain.
 
     A diagonal gain does not commute with a rotation, so it must move into the readers before rotating:
@@ -41,13 +44,16 @@ def norm_fusion(subject: ModelPair, witness: Witness) -> list[Measurement]:
 
     Cannot see
     ----------
-    Whether the readers took the gain over (`equivalence` does). Undecided where all gains are one and biases zero,
-    as in a freshly initialised model.
+    Whether the readers took the gain over (`equivalence` does). Not applicable where nothing is rotated between the
+    norms and their gains are the original's; undecided where all gains are one and biases zero, as in a freshly
+    initialised model.
 
     References
     ----------
     spcl/QuaRot#24, #30; facebookresearch/SpinQuant#14; vllm-project/llm-compressor#1637.
     """
+    if (missing := without_stream(subject)) is not None:
+        return missing
     batch = subject.batches[0]
     architecture = subject.architecture
     found = model_sites(architecture, subject.before)
@@ -56,28 +62,47 @@ def norm_fusion(subject: ModelPair, witness: Witness) -> list[Measurement]:
     coarse = cast(subject.before, torch.float32 if dtype is torch.float64 else dtype)
     dense = record_streams(exact, architecture, batch)
     noisy = record_streams(coarse, architecture, batch)
-    rotated = record_streams(cast(subject.after, dtype), architecture, batch)
+    after = cast(subject.after, dtype)
+    rotated = record_streams(after, architecture, batch)
+    if _unchanged(subject, found) and relative(rotated[0], dense[0]) <= _embedded(dtype, dense[0], noisy[0]):
+        return ALONE
     return [
-        _measure(subject, site, found, exact.get_submodule(site.norm), (h, h_noisy, y), architecture, dtype)
+        _measure(subject, site, found, after.get_submodule(site.norm), (h, h_noisy, y), dtype)
         for site, h, h_noisy, y in zip(found, dense, noisy, rotated, strict=True)
     ]
+
+
+def _unchanged(subject: ModelPair, found: tuple[Site, ...]) -> bool:
+    """Whether every norm of ``after`` has the gain and the bias of the original's."""
+    for site in found:
+        own, norm = subject.after.get_submodule(site.norm), subject.before.get_submodule(site.norm)
+        for name in ("weight", "bias"):
+            held, first = getattr(own, name, None), getattr(norm, name, None)
+            if (held is None) != (first is None) or (held is not None and not torch.equal(held, first.to(held))):
+                return False
+    return True
+
+
+def _embedded(dtype: torch.dtype, dense: Tensor, noisy: Tensor) -> float:
+    return floor_allowance(dtype, dense.shape[-1], lambda _: relative(noisy, dense)).value
 
 
 def _measure(
     subject: ModelPair,
     site: Site,
     found: tuple[Site, ...],
-    norm: torch.nn.Module,
+    own: torch.nn.Module,
     streams: tuple[Tensor, Tensor, Tensor],
-    architecture: Architecture,
     dtype: torch.dtype,
 ) -> Measurement:
     h, h_noisy, y = streams
+    architecture = subject.architecture
     layernorm = architecture.norm == "layernorm"
-    eps = float(norm.eps if hasattr(norm, "eps") else norm.variance_epsilon)
+    # Of the original itself: in its float64 copy the gain has its offset already.
+    norm = subject.before.get_submodule(site.norm)
+    eps = rms_eps(norm)
     expected = _normalised(h, eps, mean=layernorm)
     coarse = _normalised(h_noisy, eps, mean=layernorm)
-    own = subject.after.get_submodule(site.norm)
     device = next(subject.after.parameters()).device
     output = to_float64(call(own, y.to(dtype).to(device), what=f"{site.norm} of {subject}"))
     weight, shift = getattr(norm, "weight", None), getattr(norm, "bias", None)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rotcheck.checking import Measurement, Undecided, check
 from rotcheck.checks._models import floor_allowance
+from rotcheck.models.exact import cast_copy
 from rotcheck.outcome import Distance
 from rotcheck.slicing.plan import Plan
 from rotcheck.slicing.rotate import fuse, rotate_and_slice
@@ -42,10 +43,10 @@ def projected_stream(subject: SlicedModel, witness: Witness) -> Measurement | Un
     SliceGPT, arXiv:2401.15024, section 3.3; Danish-Ahmed007/Slicegpt-Global-Rotations.
     """
     batches, plan = subject.batches, subject.plan
-    exact = cast(subject.original, torch.float64)
-    fused = fuse(exact)
+    original = cast_copy(subject.original, torch.float64)
+    fused = cast(fuse(original), torch.float64)
     reference = _walked(fused, plan, batches)
-    actual = logits(subject.model, batches, what=str(subject))
+    actual = logits(cast(subject.model, model_dtype(subject.model)), batches, what=str(subject))
     # The noise of the projected model, not of the dense one: what is left after slicing is smaller, and its norms
     # amplify its rounding.
     allowed = floor_allowance(
@@ -57,7 +58,8 @@ def projected_stream(subject: SlicedModel, witness: Witness) -> Measurement | Un
     error = logit_error(actual, reference)
     rivals = []
     for name, steps in _rivals(plan, wrong=not error <= allowed.value).items():
-        candidate = logits(rotate_and_slice(exact, plan, steps=steps), batches, what="a rival")
+        rival = cast(rotate_and_slice(original, plan, steps=steps), torch.float64)
+        candidate = logits(rival, batches, what="a rival")
         rivals.append(
             Distance(name=name, error=logit_error(actual, candidate), separation=logit_error(candidate, reference))
         )

@@ -10,7 +10,7 @@ from rotcheck.models.loading import quiet
 from rotcheck.outcome import Allowance, Distance
 from rotcheck.subjects.calling import call
 from rotcheck.subjects.pair import ModelPair
-from rotcheck.subjects.running import logit_error, logits, model_dtype
+from rotcheck.subjects.running import cast, logit_error, logits, model_dtype
 from rotcheck.subjects.sliced import SlicedModel
 from rotcheck.tolerance import dtype_name
 from rotcheck.witness import Witness
@@ -39,7 +39,7 @@ def reload(subject: ModelPair | SlicedModel, witness: Witness) -> Measurement | 
     """
     model = subject.module
     # Both are copied into fresh memory: a mapped file is not aligned as it is, and matrix products may round otherwise.
-    before = logits(copy.deepcopy(model), subject.batches, what=str(subject))
+    before = logits(cast(copy.deepcopy(model), model_dtype(model)), subject.batches, what=str(subject))
     with tempfile.TemporaryDirectory() as directory, quiet():
         call(model.save_pretrained, directory, what=f"save_pretrained of {subject}")
         loaded, info = call(
@@ -52,7 +52,7 @@ def reload(subject: ModelPair | SlicedModel, witness: Witness) -> Measurement | 
     if loaded.training:
         return Broken(what="comes back in train mode: dropout would be active")
     loaded = copy.deepcopy(loaded).to(next(model.parameters()).device)
-    after = logits(loaded, subject.batches, what=f"{subject}, reloaded")
+    after = logits(cast(loaded, model_dtype(model)), subject.batches, what=f"{subject}, reloaded")
     lost = sorted(map(str, [*info.get("missing_keys", ()), *info.get("unexpected_keys", ())]))
     constant = before.mean(0, keepdim=True).expand_as(before)
     return Measurement(

@@ -45,7 +45,8 @@ def shortcuts(subject: SlicedModel, witness: Witness) -> list[Measurement | Brok
     """
     stored = shortcut_matrices(subject)
     if not stored:
-        return Missing(argument="a shortcut", reason="all sites share one basis, so none is stored")
+        reason = "all sites share one basis, so none is stored" if subject.sites else "the stream was left alone"
+        return Missing(argument="a shortcut", reason=reason)
     d, dtype = subject.model.config.hidden_size, dtype_name(model_dtype(subject.model))
     moments = subject.calibration.moments(subject.statistic) if subject.plan and subject.calibration else None
     findings, nulls = [], {}

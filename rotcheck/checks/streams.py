@@ -12,6 +12,7 @@ from rotcheck.checks._models import (
     gram_error,
     model_sites,
     record_streams,
+    without_stream,
 )
 from rotcheck.outcome import Distance, Outcome
 from rotcheck.subjects.pair import ModelPair
@@ -20,7 +21,7 @@ from rotcheck.tolerance import dtype_name
 from rotcheck.witness import Witness
 
 
-@check(code="ROT202", kinds=["ModelPair"], needs=["modules", "architecture"])
+@check(code="ROT202", kinds=["ModelPair"], needs=["modules"])
 def streams(subject: ModelPair, witness: Witness) -> list[Measurement] | Missing:
     r"""At every site the stream of ``after`` is a rotation of the stream of ``before``.
 
@@ -43,6 +44,8 @@ def streams(subject: ModelPair, witness: Witness) -> list[Measurement] | Missing
     ----------
     spcl/QuaRot#10 (a user localising by hand).
     """
+    if (missing := without_stream(subject)) is not None:
+        return missing
     batch = subject.batches[0]
     architecture = subject.architecture
     found = model_sites(architecture, subject.before)

@@ -6,16 +6,17 @@ import copy
 
 import torch
 
-from rotcheck.checking import Broken, Measurement, check
+from rotcheck.checking import Broken, Measurement, Missing, check
+from rotcheck.checks._models import left_alone
 from rotcheck.outcome import Allowance, Distance
 from rotcheck.subjects.pair import ModelPair
-from rotcheck.subjects.running import logit_error, logits
+from rotcheck.subjects.running import cast, logit_error, logits, model_dtype
 from rotcheck.subjects.sliced import SlicedModel
 from rotcheck.witness import Witness
 
 
 @check(code="ROT205", kinds=["ModelPair", "SlicedModel"], needs=["module"])
-def tied_weights(subject: ModelPair | SlicedModel, witness: Witness) -> Measurement | Broken:
+def tied_weights(subject: ModelPair | SlicedModel, witness: Witness) -> Measurement | Broken | Missing:
     """``tie_weights()``, which loading and resizing call, leaves the logits as they are.
 
     The final norm's gain goes into the head and nowhere else, so a tied head must be untied *and* the configuration
@@ -35,7 +36,9 @@ def tied_weights(subject: ModelPair | SlicedModel, witness: Witness) -> Measurem
     facebookresearch/SpinQuant#13; ModelCloud/GPTQModel#1550; Tencent/AngelSlim#319.
     """
     model, batches = subject.module, subject.batches
-    again = copy.deepcopy(model)
+    if left_alone(model) and model.config.tie_word_embeddings:
+        return Missing(argument="an untied head", reason="the stream was left alone, so the head rightly stays tied")
+    again = cast(copy.deepcopy(model), model_dtype(model))
     base = logits(again, batches, what=str(subject))
     again.tie_weights()
     after = logits(again, batches, what=f"{subject} after tie_weights()")

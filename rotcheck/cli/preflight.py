@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +45,34 @@ def check_outputs(*, json: Path | None, out: Path | None) -> None:
         raise RotcheckError(f"--json and --out are both {out}: the one is a file, the other a directory")
 
 
-def check_plan(plan: str, *, mode: str, change: str) -> None:
-    """Raise for an unknown plan, or options that do not go with it."""
+def check_kinds(plan: str | None, sparsity: float | None, rotate: str | None, *, basis: str | None) -> tuple[str, ...]:
+    """The rotations asked for, after what goes with what: a plan with a sparsity, bases of rotations with rotations."""
+    if plan is None and rotate is None:
+        raise RotcheckError("nothing to do: give --plan and --sparsity, --rotate R1,R2,R3,R4, or both")
+    if (plan is None) != (sparsity is None):
+        missing, given = ("--plan", "--sparsity") if plan is None else ("--sparsity", "--plan")
+        raise RotcheckError(f"{given} needs {missing}: give both, or --rotate R1 for the stream at full width")
+    if basis is not None and rotate is None:
+        raise RotcheckError(f"--basis {basis} is for --rotate: leave it out; a plan has principal axes")
+    from rotcheck.slicing.families import ROTATIONS
+
+    wanted = () if rotate is None else tuple(part.strip() for part in rotate.split(","))
+    for kind in wanted:
+        if kind not in ROTATIONS:
+            raise RotcheckError(f"--rotate {rotate}: {kind!r} is not one of {', '.join(ROTATIONS)}")
+    if plan is not None and "R1" in wanted:
+        raise RotcheckError(f"--rotate R1 and --plan {plan} both give the stream its bases: leave one of them out")
+    return tuple(kind for kind in ROTATIONS if kind in wanted)
+
+
+def check_plan(plan: str | None, *, mode: str, change: str, given: Sequence[str] = ()) -> None:
+    """Raise for an unknown plan, or options that do not go with it; `given` are those that only a plan takes."""
     from rotcheck.slicing import parse
 
+    if plan is None:
+        if given:
+            raise RotcheckError(f"{given[0]} is for --plan: leave it out, or give --plan and --sparsity")
+        return
     kind = parse(plan).kind
     if mode == "sequential" and kind != "per-layer":
         raise RotcheckError(f"--mode sequential works with --plan per-layer, not {plan}: use --mode original")
@@ -55,31 +80,46 @@ def check_plan(plan: str, *, mode: str, change: str) -> None:
         raise RotcheckError(f"--change attention is for --plan k-block:K, not {plan}: leave it out")
 
 
-def texts(text: Path | None, eval_text: str) -> tuple[str, str]:
-    """The calibration and the evaluation text; the latter is empty for ``none``."""
+def texts(text: Path | None, eval_text: str, *, calibrated: bool = True) -> tuple[str, str]:
+    """The calibration text, empty where nothing is calibrated, and the evaluation text, empty for ``none``."""
     from rotcheck.models import bundled
     from rotcheck.models.text import read_text
 
-    calibration = read_text(text if text is not None else bundled.calibration_text())
+    calibration = ""
+    if calibrated:
+        calibration = read_text(text if text is not None else bundled.calibration_text())
     if eval_text == "none":
         return calibration, ""
     return calibration, read_text(eval_text or bundled.evaluation_text())
 
 
-def check_config(name: str, plan: str, schedule: Schedule, *, change: Any, context: int) -> None:
-    """What the configuration alone can refuse: the architecture, K, the widths, the context."""
+def check_config(
+    name: str,
+    plan: str | None,
+    schedule: Schedule | None,
+    *,
+    change: Any,
+    context: int,
+    rotations: Sequence[str] = (),
+    family: str = "haar",
+) -> None:
+    """What the configuration alone can refuse: the architecture, its stream, K, the widths, sizes, the context."""
     from rotcheck.models import architecture_of, sites
     from rotcheck.models.loading import is_sliced, load_config, resolve
     from rotcheck.slicing import parse
+    from rotcheck.slicing.families import check_rotations
 
     where = resolve(name)
     if is_sliced(where):
         raise RotcheckError(f"{where} holds a model that is already sliced: give the original")
     config = load_config(where)
     architecture = architecture_of(config)
-    found = sites(architecture, config)
-    parse(plan).groups(config.num_hidden_layers, change=change, branches=len(architecture.branches))
-    schedule.widths(config.hidden_size, len(found))
+    if plan is not None and schedule is not None:
+        found = sites(architecture, config)
+        parse(plan).groups(config.num_hidden_layers, change=change, branches=len(architecture.branches))
+        schedule.widths(config.hidden_size, len(found))
+    if rotations:
+        check_rotations(config, rotations, family=family)
     longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and context > longest:
         raise RotcheckError(f"--context {context}: the model takes {longest} tokens: use at most that")

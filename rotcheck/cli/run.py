@@ -50,7 +50,7 @@ def run(
 
     Witness(seed=seed)  # refuses a seed out of range before anything slow
     with importable_here(), limited(threads):
-        found = subjects(target, everything=everything, seed=seed, device=device)
+        found = subjects(target, everything=everything, seed=seed, device=device, notify=_left_out)
         reproduce = _reproduce(target, everything=everything, device=device)
         reports = _verify(found, select=chosen, ignore=unchosen, seed=seed, target=reproduce)
     if not reports:
@@ -88,6 +88,13 @@ def _verify(
             )
             reports[item.label] = reports[item.label] + report if item.label in reports else report
     return reports
+
+
+def _left_out(line: str) -> None:
+    """On standard error, above a progress bar where there is one: what goes to a pipe is the report alone."""
+    from tqdm import tqdm
+
+    tqdm.write(f"rotcheck: {' '.join(line.split())}", file=sys.stderr)
 
 
 def _reproduce(target: str, *, everything: bool, device: str) -> str:

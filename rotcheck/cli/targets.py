@@ -27,8 +27,10 @@ class Labelled:
     allow_undecided: Mapping[str, str] = field(default_factory=dict)
 
 
-def subjects(target: str, *, everything: bool, seed: int, device: str) -> Iterable[Any]:
-    """Labelled subjects for what was typed; models are built while iterating.
+def subjects(
+    target: str, *, everything: bool, seed: int, device: str, notify: Callable[[str], None] = lambda line: None
+) -> Iterable[Any]:
+    """Labelled subjects for what was typed; models are built while iterating, and `notify` hears what is left out.
 
     Raises
     ------
@@ -38,14 +40,14 @@ def subjects(target: str, *, everything: bool, seed: int, device: str) -> Iterab
     if not target:
         from rotcheck.subjects.builtin import builtin_subjects
 
-        return builtin_subjects(everything=everything, seed=seed, device=device)
+        return builtin_subjects(everything=everything, seed=seed, device=device, notify=notify)
     module, colon, attribute = target.partition(":")
     if colon and all(part.isidentifier() for part in module.split(".")):
         return _from_module(module, attribute, target)
     _refuse_files(target)
     from rotcheck.subjects.builtin import model_subjects
 
-    return model_subjects(target, everything=everything, seed=seed, device=device)
+    return model_subjects(target, everything=everything, seed=seed, device=device, notify=notify)
 
 
 @contextmanager
@@ -153,13 +155,13 @@ def _one(label: str, subject: Any) -> Labelled:
 def _check_subject(label: str, subject: Any) -> None:
     """Raise unless it is one of our subjects, or of a kind that an installed check takes."""
     from rotcheck.registry import all_checks
-    from rotcheck.subjects import CacheRotation, Codec, ModelPair, Rotation, SlicedModel
+    from rotcheck.subjects import CacheRotation, Codec, ModelPair, QuantizedLayer, Rotation, SlicedModel
 
     kind = getattr(subject, "kind", None)
     if isinstance(subject, type) or not isinstance(kind, str):
         what = f"the class {subject.__name__}" if isinstance(subject, type) else f"of type {type(subject).__name__}"
         raise RotcheckError(f"{label} is {what}, not a subject: make a rotcheck.Rotation or ModelPair of it")
-    ours = {own.kind: own for own in (CacheRotation, Codec, ModelPair, Rotation, SlicedModel)}
+    ours = {own.kind: own for own in (CacheRotation, Codec, ModelPair, QuantizedLayer, Rotation, SlicedModel)}
     if kind in ours and not isinstance(subject, ours[kind]):
         what = f"of type {type(subject).__name__} with kind {kind!r}"
         raise RotcheckError(f"{label} is {what}, not a rotcheck subject: make a rotcheck.subjects.{kind} of it")

@@ -6,10 +6,12 @@ Importing this registers the sliced model types with transformers' Auto classes.
 from __future__ import annotations
 
 from rotcheck.slicing.calibrate import Calibration, calibrate
+from rotcheck.slicing.consumers import rotate_reader
 from rotcheck.slicing.describe import describe
 from rotcheck.slicing.examine import verify_manifest
 from rotcheck.slicing.inner import InnerPlan, inner_plan
 from rotcheck.slicing.inner_steps import InnerSteps
+from rotcheck.slicing.lora import Lora, rotate_lora, with_lora
 from rotcheck.slicing.manifest import BasisManifest, read_manifest
 from rotcheck.slicing.plan import (
     Grouping,
@@ -25,6 +27,7 @@ from rotcheck.slicing.plan import (
 from rotcheck.slicing.rotate import fuse, rotate_and_slice
 from rotcheck.slicing.schedule import Schedule
 from rotcheck.slicing.sequential import sequential_plan
+from rotcheck.slicing.sharding import shard
 from rotcheck.slicing.sliced import parameter_counts, register, skeleton
 from rotcheck.slicing.steps import Steps
 from rotcheck.slicing.store import load, save
@@ -38,6 +41,7 @@ __all__ = [
     "Grouping",
     "InnerPlan",
     "InnerSteps",
+    "Lora",
     "Plan",
     "Schedule",
     "Steps",
@@ -56,9 +60,13 @@ __all__ = [
     "random_plan",
     "read_manifest",
     "rotate_and_slice",
+    "rotate_lora",
+    "rotate_reader",
     "save",
     "sequential_plan",
+    "shard",
     "skeleton",
     "verify_manifest",
     "walk",
+    "with_lora",
 ]

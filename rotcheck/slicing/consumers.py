@@ -73,7 +73,7 @@ def rotate_reader(
         )
     in_front = model.get_submodule(place.norm) if norm is None else norm
     folded, moved = fold(weight, bias, in_front, architecture, steps)
-    turned = steps.read(folded, columns(plan, place, steps, last=place is found[-1]).to(weight.device))
+    turned = steps.read(folded, plan.sliced_basis(place.index).to(weight.device))
     return turned.to(weight.dtype), None if moved is None else moved.to(weight.dtype)
 
 
@@ -103,12 +103,6 @@ def _site(found: tuple[Site, ...], wanted: str | int) -> Site:
             return site
     names = f"{found[0].name!r} to {found[-2].name!r} and {found[-1].name!r}"
     raise RotcheckError(f"no site {wanted!r}: there are {names}, or indices 0 to {len(found) - 1}")
-
-
-def columns(plan: Plan, site: Site, steps: Steps, *, last: bool) -> Tensor:
-    """The basis that readers at a site are expressed in, (d, w)."""
-    source = steps.head_site if last else steps.reader_site
-    return plan.basis(source(site.index, plan))[:, : plan.widths[site.index]]
 
 
 def fold(

@@ -14,7 +14,7 @@ from rotcheck.errors import RotcheckError
 from rotcheck.models.declared import architecture_of
 from rotcheck.models.sites import sites
 from rotcheck.models.tensors import linear
-from rotcheck.slicing.consumers import columns, declared_sites, fold
+from rotcheck.slicing.consumers import declared_sites, fold
 from rotcheck.slicing.inner import InnerPlan
 from rotcheck.slicing.inner_edits import inner_edits
 from rotcheck.slicing.inner_steps import InnerSteps
@@ -105,7 +105,7 @@ def rotate_lora(
     if plan is not None and reads is not None:
         norm = model.get_submodule(reads.norm)
         down, seen = fold(down, None, norm, architecture, steps)
-        down = steps.read(down, columns(plan, reads, steps, last=reads is found[-1]).to(down.device))
+        down = steps.read(down, plan.sliced_basis(reads.index).to(down.device))
         if seen is not None:
             moved = (up @ seen[..., None])[..., 0]
             bias = moved if bias is None else bias + moved

@@ -16,12 +16,24 @@ from rotcheck.slicing.online import with_rotated_input
 
 
 def insert_layers(model: nn.Module, architecture: Architecture, layer_class: type[nn.Module]) -> None:
-    """Replace every layer by one of the class, and its experts by ones of any width."""
+    """Replace every layer by one of the class."""
     layers = model.get_submodule(architecture.layers)
     for index in range(len(layers)):
         layers[index] = layer_class(model.config, layer_idx=index)
-        if architecture.experts is not None:
-            widen_experts(layers[index], architecture.experts, model.config)
+
+
+def widen_layers(model: nn.Module, architecture: Architecture) -> None:
+    """Replace the experts of every layer that has some by ones of any width.
+
+    Also where the stream is left alone: how transformers multiplies with its own experts is a setting that is not saved
+    with a model, and a reloaded one would round otherwise.
+    """
+    declared = architecture.experts
+    if declared is None:
+        return
+    for layer in model.get_submodule(architecture.layers):
+        if hasattr(layer.get_submodule(declared.block), declared.experts.rpartition(".")[2]):
+            widen_experts(layer, declared, model.config)
 
 
 def rotate_hidden(model: nn.Module, architecture: Architecture, site: HiddenSite, sizes: Sequence[int]) -> None:

@@ -95,8 +95,8 @@ def own_block(rotation: HiddenRotation, shard: int, ways: int) -> Tensor:
     turned[:, own] = 0
     if turned.any():
         raise RotcheckError(
-            f"a rotation of {n} coordinates mixes the {ways} shards: shard {shard} would need the inputs of others; make "
-            f"it block-diagonal, inner_plan(hidden=lambda n, g: rotcheck.bases.factored.blocks(block, {ways}))"
+            f"a rotation of {n} coordinates mixes the {ways} shards: shard {shard} would need the inputs of others; "
+            f"make it block-diagonal, inner_plan(hidden=lambda n, g: rotcheck.bases.factored.blocks(block, {ways}))"
         )
     return block
 

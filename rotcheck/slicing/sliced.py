@@ -19,7 +19,7 @@ from rotcheck.models.architecture import Architecture
 from rotcheck.models.declared import ARCHITECTURES, SLICED_PREFIX, architecture_of, declarations
 from rotcheck.slicing.fields import check_fields, online_hidden, online_queries
 from rotcheck.slicing.layer import sliced_layer_class
-from rotcheck.slicing.narrow import insert_layers, narrow, rotate_hidden
+from rotcheck.slicing.narrow import insert_layers, narrow, rotate_hidden, widen_layers
 from rotcheck.slicing.online import with_rotated_attention
 
 
@@ -33,6 +33,7 @@ class SlicedMixin:
         architecture = architecture_of(config)
         if found:
             insert_layers(self, architecture, type(self)._layer_class)
+        widen_layers(self, architecture)
         for site in queries:  # made anew from the configuration, so before anything is narrowed
             attention = self.get_submodule(site.module)
             self.set_submodule(site.module, with_rotated_attention(attention, site, config))

@@ -11,12 +11,28 @@ from rotcheck.bases.haar import haar
 from rotcheck.bases.pca import principal_basis
 from rotcheck.errors import RotcheckError
 from rotcheck.kernels import rotate, unrotate
-from rotcheck.models import bundled
+from rotcheck.models import architecture_of, bundled
 from rotcheck.models.loading import BUNDLED, is_sliced, load_model, load_tokenizer, resolve
 from rotcheck.models.text import read_text, token_windows
-from rotcheck.slicing import Schedule, calibrate, load, make_plan, rotate_and_slice, sequential_plan
+from rotcheck.slicing import (
+    Schedule,
+    calibrate,
+    describe,
+    load,
+    make_plan,
+    read_manifest,
+    rotate_and_slice,
+    sequential_plan,
+)
 from rotcheck.slicing.calibrate import Calibration
 from rotcheck.subjects.builtin_cache import cache_subjects
+from rotcheck.subjects.builtin_rotations import (
+    Notify,
+    architecture_subjects,
+    rotated_pair,
+    rounded_layer,
+    runs_in_float64,
+)
 from rotcheck.subjects.historical import historical_subjects
 from rotcheck.subjects.labelled import Labelled
 from rotcheck.subjects.pair import ModelPair
@@ -42,20 +58,34 @@ COARSE = {
 QUICK = ("per-layer", "global", "k-block:2")
 
 
-def builtin_subjects(*, everything: bool = False, seed: int = 0, device: str = "cpu") -> Iterator[Labelled]:
+def silent(line: str) -> None:
+    """Nobody is told what is left out."""
+
+
+def builtin_subjects(
+    *, everything: bool = False, seed: int = 0, device: str = "cpu", notify: Notify = silent
+) -> Iterator[Labelled]:
     """Rotations, slicing paths and a compressed KV cache over the bundled tiny OPT, built one at a time.
 
-    Quickly: per-layer, global and two layers per block in float64, and a cache of 3 bits in float32. With
-    ``everything``: every K, SliceGPT's sequential calibration, the other two statistics, a Haar orientation, other
-    bits and codebooks, float32 and bfloat16. The KV paths of a public report come first: two right ones, and two that
-    are expected to fail.
+    Quickly: R1 to R4 at full width, per-layer, global and two layers per block in float64, and a cache of 3 bits in
+    float32. With ``everything``: every K, SliceGPT's sequential calibration, the other two statistics, a Haar
+    orientation, other bits and codebooks, float32 and bfloat16, and a small model of every architecture. The KV paths
+    of a public report come first: two right ones, and two that are expected to fail.
     """
     yield from historical_subjects(seed)
     yield from model_subjects(BUNDLED, everything=everything, seed=seed, device=device)
+    if everything:
+        yield from architecture_subjects(seed, device, notify)
 
 
-def model_subjects(name: str, *, everything: bool = False, seed: int = 0, device: str = "cpu") -> Iterator[Labelled]:
-    """The same paths over the model in a directory, on the hub, or ``bundled``; a sliced directory is checked as it is.
+def model_subjects(
+    name: str, *, everything: bool = False, seed: int = 0, device: str = "cpu", notify: Notify = silent
+) -> Iterator[Labelled]:
+    """The same paths over the model in a directory, on the hub, or ``bundled``; a sliced directory is checked as it is,
+    with the manifest of its bases where it carries one.
+
+    A model whose residual stream cannot be rotated (Gemma 2 and 3) has its cache and the rotations R2 to R4, and
+    `notify` gets one line that says why there is no more.
 
     Raises
     ------
@@ -63,22 +93,32 @@ def model_subjects(name: str, *, everything: bool = False, seed: int = 0, device
         When the model cannot be loaded, or its architecture is not declared.
     """
     if is_sliced(name):
-        model = load(resolve(name)).to(device)
-        yield Labelled(label=name, subject=SlicedModel(model, inputs=_inputs(name, model), name=name))
+        model, manifest = load(resolve(name)).to(device), read_manifest(resolve(name))
+        subject = SlicedModel(model, inputs=_inputs(name, model), manifest=manifest, name=name)
+        yield Labelled(label=name, subject=subject)
         return
-    original = load_model(name, torch.float64).to(device)
+    original = runs_in_float64(load_model(name, torch.float64, rotatable=False).to(device))
+    refusal = architecture_of(original).refuse(original.config)
     inputs = _inputs(name, original)
     windows = _calibration_windows(name, original, seed)
+    if refusal is not None:
+        notify(f"{name}: R1 and slicing left out: {refusal}")
+        yield from cache_subjects(cast(original, torch.float32), inputs, windows, everything=everything)
+        yield from rotated_pair(original, inputs, seed)
+        return
     calibration = calibrate(original, windows, statistics=("raw", "token_rms"))
     yield from _rotations(calibration, seed)
     yield from cache_subjects(cast(original, torch.float32), inputs, windows, everything=everything)
+    yield from rotated_pair(original, inputs, seed)
+    yield from rounded_layer(original, windows, seed)
     layers = original.config.num_hidden_layers
     blocks = sorted({k for k in (1, 2, 3, 4, 6, 12) if k < layers} | {layers})
     plans = QUICK if not everything else ("per-layer", "global", *(f"k-block:{k}" for k in blocks))
     for grouping in plans:
         if grouping.startswith("k-block") and int(grouping.partition(":")[2]) > layers:
             continue
-        yield from _path(original, inputs, calibration, grouping)
+        # In a hurry, R1 to R4 above stand for one basis at full width.
+        yield from _path(original, inputs, calibration, grouping, pair=everything or grouping != "global")
     if everything:
         for change in ({"statistic": "unit_trace"}, {"statistic": "token_rms"}, {"orientation": "haar", "seed": seed}):
             yield from _path(original, inputs, calibration, "global", **change)
@@ -90,7 +130,14 @@ def model_subjects(name: str, *, everything: bool = False, seed: int = 0, device
 
 
 def _path(
-    original: Any, inputs: Any, calibration: Calibration, grouping: str, *, statistic: str = "raw", **options: Any
+    original: Any,
+    inputs: Any,
+    calibration: Calibration,
+    grouping: str,
+    *,
+    statistic: str = "raw",
+    pair: bool = True,
+    **options: Any,
 ) -> Iterator[Labelled]:
     detail = " ".join(str(value) for value in (statistic, *options.values()) if value not in ("raw", 0))
     dtype = str(original.dtype).removeprefix("torch.")
@@ -100,24 +147,28 @@ def _path(
         return make_plan(calibration, grouping, Schedule.constant(sparsity), statistic=statistic, **options)
 
     coarse = original.dtype is torch.bfloat16
-    full = rotate_and_slice(original, plan(0.0))
-    name = f"{label}, full width"
-    pair = ModelPair(original, full, inputs=inputs, name=name)
-    yield Labelled(label=name, subject=pair, allow_undecided=COARSE if coarse else {})
+    if pair:
+        name = f"{label}, full width"
+        both = ModelPair(original, rotate_and_slice(original, plan(0.0)), inputs=inputs, name=name)
+        yield Labelled(label=name, subject=both, allow_undecided=COARSE if coarse else {})
     chosen = plan(SPARSITY)
     name = f"{label}, {SPARSITY:.0%} sliced"
-    sliced = SlicedModel(
-        rotate_and_slice(original, chosen), inputs=inputs, original=original, plan=chosen, calibration=calibration,
-        statistic=statistic, name=name,
+    sliced = rotate_and_slice(original, chosen)
+    subject = SlicedModel(
+        sliced, inputs=inputs, original=original, plan=chosen, calibration=calibration, statistic=statistic,
+        manifest=describe(sliced, chosen, None), name=name,
     )  # fmt: skip
-    yield Labelled(label=name, subject=sliced, allow_undecided=COARSE if coarse else {})
+    yield Labelled(label=name, subject=subject, allow_undecided=COARSE if coarse else {})
 
 
 def _sequential(original: Any, inputs: Any, windows: list[torch.Tensor]) -> Labelled:
     plan, calibration = sequential_plan(original, windows, Schedule.constant(SPARSITY))
     name = f"per-layer sequential, {SPARSITY:.0%} sliced"
     sliced = rotate_and_slice(original, plan)
-    subject = SlicedModel(sliced, inputs=inputs, original=original, plan=plan, calibration=calibration, name=name)
+    subject = SlicedModel(
+        sliced, inputs=inputs, original=original, plan=plan, calibration=calibration,
+        manifest=describe(sliced, plan, None), name=name,
+    )  # fmt: skip
     return Labelled(label=name, subject=subject)
 
 

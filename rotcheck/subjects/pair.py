@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from rotcheck.errors import RotcheckError
 from rotcheck.models.architecture import Architecture
 from rotcheck.models.declared import architecture_of
+from rotcheck.subjects.consumer import as_consumers
 from rotcheck.subjects.running import Batch, as_batches, is_transformer, model_name
 from rotcheck.tolerance import dtype_name
 
@@ -29,12 +30,19 @@ class ModelPair:
     dtype : str or torch.dtype, optional
         The coarsest dtype that callables work in, where their logits do not show it (bfloat16 inside, ``.float()`` at
         the end). Of modules it is read from the weights.
+    consumers : mapping of name to `Consumer`, or to ``(before, after)`` or ``(before, after, site)``, optional
+        What else reads the stream: a draft head, an adapter. Made for ``before``, and as it is used with ``after``.
+    sharded : callable, optional
+        ``after`` as tensor-parallel shards compute it, summed; called as ``before`` and ``after`` are.
+    compiler : str, optional
+        Backend of ``torch.compile`` with which ``after`` must give the same logits: ``"eager"``, ``"aot_eager"``,
+        ``"inductor"``. It takes seconds, so it is done only where it is asked for.
     name : str, optional
 
     Raises
     ------
     RotcheckError
-        For something that cannot be called, or inputs that are not token ids.
+        For something that cannot be called, inputs that are not token ids, or consumers of another form.
     """
 
     kind: ClassVar[str] = "ModelPair"
@@ -45,12 +53,20 @@ class ModelPair:
     inputs: Any
     control: Callable[..., Any] | None = None
     dtype: Any = None
+    consumers: Mapping[str, Any] | None = None
+    sharded: Callable[..., Any] | None = None
+    compiler: str | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
-        for attribute in ("before", "after"):
-            if not callable(getattr(self, attribute)):
+        for attribute in ("before", "after", "sharded"):
+            given = getattr(self, attribute)
+            if not callable(given) and not (attribute == "sharded" and given is None):
                 raise RotcheckError(f"ModelPair({attribute}=...) is not callable: pass a model or a function of ids")
+        if self.compiler is not None and not (isinstance(self.compiler, str) and self.compiler):
+            raise RotcheckError(f"ModelPair(compiler={self.compiler!r}): name a backend of torch.compile, 'aot_eager'")
+        if self.consumers is not None:
+            object.__setattr__(self, "consumers", as_consumers(self.consumers))
         if self.dtype is not None:
             dtype_name(self.dtype)
         object.__setattr__(self, "inputs", as_batches(self.inputs))
@@ -71,14 +87,14 @@ class ModelPair:
 
     @property
     def architecture(self) -> Architecture | None:
-        """The declared residual stream that both modules share, or None when it is not known."""
+        """The declared residual stream that both modules share; None where it is not known or cannot be rotated."""
         if not self.modules:
             return None
         try:
             before, after = architecture_of(self.before), architecture_of(self.after)
         except RotcheckError:
             return None
-        return before if before is after else None
+        return before if before is after and before.refuse(self.before.config) is None else None
 
     def __str__(self) -> str:
         return self.name or f"{model_name(self.before)} -> {model_name(self.after)}"

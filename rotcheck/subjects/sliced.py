@@ -8,7 +8,11 @@ from typing import Any, ClassVar
 from rotcheck.errors import RotcheckError
 from rotcheck.models.architecture import Architecture
 from rotcheck.models.declared import architecture_of
+from rotcheck.models.sites import Site
 from rotcheck.slicing.calibrate import Calibration
+from rotcheck.slicing.fields import check_fields
+from rotcheck.slicing.inner import InnerPlan
+from rotcheck.slicing.manifest import BasisManifest
 from rotcheck.slicing.plan import Plan
 from rotcheck.slicing.sliced import is_sliced
 from rotcheck.subjects.running import Batch, as_batches
@@ -29,17 +33,21 @@ class SlicedModel:
     original : PreTrainedModel, optional
         The dense model that it was made from.
     plan : Plan, optional
-        The bases and widths that it *should* have.
+        The bases and widths that its stream *should* have; none where the stream was left alone.
+    inner : InnerPlan, optional
+        The rotations of heads and feed-forward dimensions that it *should* have; left out, it should have none.
     calibration : Calibration, optional
         Second moments that the plan's bases should be the eigenbases of.
     statistic : str
         Which statistic of the calibration the plan used: ``raw``, ``unit_trace`` or ``token_rms``.
+    manifest : BasisManifest, optional
+        What the saved model says of its bases: :func:`rotcheck.slicing.read_manifest`.
     name : str, optional
 
     Raises
     ------
     RotcheckError
-        For a model that is not sliced, or inputs that are not token ids.
+        For a model that is not sliced, inputs that are not token ids, or an inner plan for another model.
     """
 
     kind: ClassVar[str] = "SlicedModel"
@@ -49,8 +57,10 @@ class SlicedModel:
     inputs: Any
     original: Any = None
     plan: Plan | None = None
+    inner: InnerPlan | None = None
     calibration: Calibration | None = None
     statistic: str = "raw"
+    manifest: BasisManifest | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -59,6 +69,8 @@ class SlicedModel:
                 f"SlicedModel({type(self.model).__name__}) is not a sliced model: make it with "
                 "rotcheck.slicing.rotate_and_slice, or compare any two models with ModelPair"
             )
+        if self.inner is not None:
+            self.inner.check(self.architecture, self.model.config)
         object.__setattr__(self, "inputs", as_batches(self.inputs))
 
     @property
@@ -74,12 +86,18 @@ class SlicedModel:
         return architecture_of(self.model)
 
     @property
+    def sites(self) -> tuple[Site, ...]:
+        """Sites of the stream that the model rotates; none where it was left alone."""
+        return check_fields(self.model.config)
+
+    @property
     def widths(self) -> tuple[int, ...]:
-        """Width of the stream at each site, as the model itself says."""
-        return tuple(self.model.config.site_widths)
+        """Width of the stream at each site, as the model itself says; none where it was left alone."""
+        return tuple(self.model.config.site_widths or ())
 
     def __str__(self) -> str:
-        return self.name or (f"{type(self.model).__name__} by {self.plan.name}" if self.plan else "sliced model")
+        plans = [plan.name for plan in (self.plan, self.inner) if plan is not None]
+        return self.name or (f"{type(self.model).__name__} by {' and '.join(plans)}" if plans else "sliced model")
 
     def __repr__(self) -> str:
         return f"SlicedModel({self})"

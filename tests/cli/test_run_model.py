@@ -5,6 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rotcheck.models.tiny import adversarial_model
+
 
 def test_a_model_directory(call, tiny_model):
     result = call("run", str(tiny_model), "--select", "side,equivalence,shortcuts")
@@ -12,7 +18,8 @@ def test_a_model_directory(call, tiny_model):
     assert result.stderr == ""
     labels = result.stdout.splitlines()
     assert any(line.startswith("Haar rotation of size 40, float64") for line in labels)
-    assert any(line.startswith("global, full width") for line in labels)
+    assert any(line.startswith("R1 R2 R3 R4 random-hadamard, full width") for line in labels)
+    assert any(line.startswith("global, 25% sliced") for line in labels)
 
 
 def test_a_sliced_directory(call, tiny_model, small_text):
@@ -32,10 +39,63 @@ def test_a_directory_with_a_space(call, tiny_model, tmp_path):
     assert result.exit_code == 0, result.output
 
 
-def test_a_refused_variant_is_said_before_its_weights(refused, tiny_model, tmp_path):
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory, tiny_model):
+    directory = tmp_path_factory.mktemp("models") / "gemma"
+    shutil.copytree(tiny_model, directory, ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
+    model = adversarial_model("gemma2", seed=1, layers=2, dtype=torch.float32, vocab_size=1024)
+    model.save_pretrained(directory)
+    return directory
+
+
+def test_a_stream_that_cannot_be_rotated_is_left_out_with_the_reason(call, gemma):
+    """Its cache and the rotations inside its branches are checked all the same."""
+    result = call("run", str(gemma), "--select", "equivalence,online_rotations,coverage")
+    assert result.exit_code == 0, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"rotcheck: {gemma}: R1 and slicing left out: gemma2 has norms on the outputs")
+    labels = [line for line in result.stdout.splitlines() if "full width" in line or "sliced" in line]
+    assert len(labels) == 1
+    assert labels[0].startswith("R2 R3 R4 random-hadamard, full width")
+
+
+def test_weights_of_another_variant_are_one_line(refused, tiny_model, tmp_path):
     config = shutil.copytree(tiny_model, tmp_path / "post") / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "do_layer_norm_before": False}))
-    assert "OPT with do_layer_norm_before=False" in refused("run", "./post")
+    assert "unexpected keys (2, first model.decoder.final_layer_norm.bias)" in refused("run", "./post")
+
+
+@pytest.fixture
+def rotated(call, tiny_model, small_text, tmp_path):
+    options = ["--context", "16", "--eval-text", "none", "--rotate", "R1,R2,R3,R4"]
+    assert call("slice", str(tiny_model), "--out", "cut", *options).exit_code == 0
+    return tmp_path / "cut"
+
+
+def test_the_manifest_of_a_directory_is_verified(call, rotated):
+    result = call("run", "./cut", "--select", "basis_manifest", "-v")
+    assert result.exit_code == 0, result.output
+    assert "ROT306 basis_manifest" in result.stdout
+
+
+def test_a_tensor_changed_after_saving_is_named(call, rotated):
+    path = rotated / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.decoder.layers.1.fc2.weight"][3, 5] *= 1.001
+    save_file(tensors, path, metadata={"format": "pt"})
+    result = call("run", "./cut", "--select", "basis_manifest")
+    assert result.exit_code == 1
+    assert "bytes than bases.json names in 1 of 34 tensors, first model.decoder.layers.1.fc2.weight" in result.stdout
+
+
+def test_a_damaged_manifest_is_one_line(refused, rotated):
+    (rotated / "bases.json").write_text('{"schema_version": 7}')
+    assert "bases.json: schema_version is 7, this rotcheck reads 1" in refused("run", "./cut")
+
+
+def test_without_manifest_the_check_does_not_apply(call, rotated):
+    (rotated / "bases.json").unlink()
+    assert call("run", "./cut", "--select", "basis_manifest").exit_code == 5
 
 
 def test_a_damaged_model_is_one_line(refused, tmp_path):

@@ -136,7 +136,7 @@ def test_a_property_that_raises(refused, tmp_path):
         ),
         (
             "Foo",
-            "odd:it has the unknown kind 'Foo': checks are installed for CacheRotation, Codec, ModelPair, Rotation",
+            "odd:it has the unknown kind 'Foo': checks are installed for CacheRotation, Codec, ModelPair, Quant",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rotcheck.checks.norm_fusion import _normalised
 from rotcheck.defects.fusion import MEANS, MISTAKES
 from rotcheck.outcome import Outcome
-from rotcheck.slicing import fuse, random_plan, rotate_and_slice
+from rotcheck.slicing import fuse, inner_plan, random_plan, rotate_and_slice
 
 NORMS = ("self_attn_layer_norm", "final_layer_norm")
 
@@ -30,9 +30,21 @@ def test_bfloat16_is_never_failed(coarse_pair, judge):
 
 def test_a_gain_left_in_the_norm_is_named(build, fails):
     subject = build.pair()
-    verdict = fails("norm_fusion", replace(subject, after=copy.deepcopy(subject.before)))
+    after = fuse(subject.before)
+    norm = subject.before.model.decoder.layers[0].self_attn_layer_norm
+    after.model.decoder.layers[0].self_attn_layer_norm = copy.deepcopy(norm)
+    verdict = fails("norm_fusion", replace(subject, after=after))
     assert verdict.matched == "a norm with its gain left in"
     assert verdict.place.startswith("layer 0 attention input")
+
+
+def test_norms_of_a_stream_that_is_not_rotated_keep_their_gains(build, lacks):
+    subject = build.pair()
+    lacks("norm_fusion", replace(subject, after=copy.deepcopy(subject.before)), "a rotated stream")
+    inner = inner_plan(subject.before, rotations=["R4"], seed=1)
+    lacks(
+        "norm_fusion", replace(subject, after=rotate_and_slice(subject.before, None, inner=inner)), "a rotated stream"
+    )
 
 
 def test_a_gain_folded_twice_is_named(build, fails):

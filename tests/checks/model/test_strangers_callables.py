@@ -21,6 +21,12 @@ NEEDS = {
     "decoding": "module",
     "reload": "module",
     "precision_scaling": "modules",
+    "decode_path": "module",
+    "compiled": "module",
+    "consumers": "modules",
+    "sharding": "sharded",
+    "routing": "modules",
+    "online_rotations": "module",
 }
 
 

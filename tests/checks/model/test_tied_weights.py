@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import torch
 
+from rotcheck.models.tiny import adversarial_model
 from rotcheck.outcome import Outcome
-from rotcheck.slicing import fuse
+from rotcheck.slicing import fuse, inner_plan, rotate_and_slice
 from rotcheck.subjects.pair import ModelPair
 
 
@@ -89,3 +90,11 @@ def test_functions_have_no_head(callables, lacks):
 def test_only_after_has_to_be_a_module(build, passes):
     subject = build.pair(padded=False)
     passes("tied_weights", ModelPair(lambda ids: subject.before(ids), subject.after, inputs=subject.inputs))
+
+
+def test_a_head_rightly_stays_tied_where_the_stream_was_left_alone(lacks):
+    model = adversarial_model("llama", seed=1, layers=1, tied=True)
+    after = rotate_and_slice(model, None, inner=inner_plan(model, rotations=["R2"], seed=1))
+    assert after.config.tie_word_embeddings
+    pair = ModelPair(model, after, inputs=torch.arange(8).view(2, 4))
+    assert "the head rightly stays tied" in lacks("tied_weights", pair, "an untied head").headline
