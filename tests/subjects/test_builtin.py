@@ -78,6 +78,7 @@ QUICK = [
     *ROTATIONS,
     *caches(6),
     "R1 R2 R3 R4 random-hadamard, full width",
+    "model.decoder.layers.6.fc2 in 4 bits behind a Hadamard rotation",
     *both("per-layer"),
     "global, 25% sliced",
     *both("k-block:2"),
@@ -89,6 +90,7 @@ EVERYTHING = [
     *caches(1)[1:],
     *MORE_CODECS,
     "R1 R2 R3 R4 haar, full width",  # no Hadamard matrix has the 10 coordinates of a head
+    "model.decoder.layers.1.fc2 in 4 bits behind a Hadamard rotation",
     *(name for label in ("per-layer", "global", "k-block:1", "k-block:2", "k-block:3") for name in both(label)),
     *both("global unit_trace"),
     *both("global token_rms"),
