@@ -31,6 +31,11 @@ COARSE_ROUTER: Mapping[str, str] = MappingProxyType(
 )
 """What 16 bits may leave open in a mixture of experts."""
 
+EVEN_INPUTS: Mapping[str, str] = MappingProxyType(
+    {"flattening": "where a layer's inputs have no outliers, a rotation has nothing to spread"}
+)
+"""What a layer may leave open."""
+
 Notify = Callable[[str], None]
 """Called with one line for each path that is left out, and why."""
 
@@ -126,4 +131,4 @@ def rounded_layer(original: Any, windows: Sequence[torch.Tensor], seed: int) -> 
         flattens=True,
         name=name,
     )
-    yield Labelled(label=name, subject=subject)
+    yield Labelled(label=name, subject=subject, allow_undecided=EVEN_INPUTS)
