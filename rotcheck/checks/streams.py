@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rotcheck.checking import Measurement, Missing, check
+from rotcheck.checking import Measurement, Missing, Undecided, check
 from rotcheck.checks._models import (
     centred,
     describe_site,
@@ -14,6 +14,7 @@ from rotcheck.checks._models import (
     record_streams,
     without_stream,
 )
+from rotcheck.checks._routers import described, enough, settled_tokens
 from rotcheck.outcome import Distance, Outcome
 from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.running import cast, model_dtype
@@ -22,7 +23,7 @@ from rotcheck.witness import Witness
 
 
 @check(code="ROT202", kinds=["ModelPair"], needs=["modules"])
-def streams(subject: ModelPair, witness: Witness) -> list[Measurement] | Missing:
+def streams(subject: ModelPair, witness: Witness) -> list[Measurement] | Missing | Undecided:
     r"""At every site the stream of ``after`` is a rotation of the stream of ``before``.
 
     Two sets of row vectors H and H' satisfy ``H' = H U`` for some orthogonal U exactly when their Gram matrices
@@ -55,8 +56,15 @@ def streams(subject: ModelPair, witness: Witness) -> list[Measurement] | Missing
     after = record_streams(cast(subject.after, dtype), architecture, batch)
     coarse_dtype = torch.float32 if dtype is torch.float64 else dtype
     coarse = record_streams(cast(subject.before, coarse_dtype), architecture, batch)
+    keep = settled_tokens(exact, subject.before, architecture, [batch], dtype)
+    if not enough(keep):
+        return Undecided(
+            reason=f"the choice of experts is within the rounding of {dtype_name(dtype)} for all tokens but one",
+            needs="more tokens, or both models in a finer dtype",
+        )
     findings = []
-    for site, dense, rotated, noisy in zip(found, before, after, coarse, strict=True):
+    for site, *three in zip(found, before, after, coarse, strict=True):
+        dense, rotated, noisy = (stream[keep] for stream in three)
         if rotated.shape[-1] > dense.shape[-1]:
             return Missing(argument="a stream of the original width", reason=f"{site.name} has {rotated.shape[-1]}")
         plain = dense
@@ -84,7 +92,7 @@ def streams(subject: ModelPair, witness: Witness) -> list[Measurement] | Missing
                 allowed=allowed,
                 verb="has",
                 place=describe_site(site, found),
-                witness=f"Gram matrix of {len(dense)} tokens, {dtype_name(dtype)}",
+                witness=f"Gram matrix of {len(dense)} tokens, {dtype_name(dtype)}{described(keep)}",
                 hint="the modules named wrote this site; they and the readers before them are in unlike bases",
             )
         )
