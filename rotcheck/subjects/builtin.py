@@ -67,10 +67,11 @@ def builtin_subjects(
 ) -> Iterator[Labelled]:
     """Rotations, slicing paths and a compressed KV cache over the bundled tiny OPT, built one at a time.
 
-    Quickly: R1 to R4 at full width, per-layer, global and two layers per block in float64, and a cache of 3 bits in
-    float32. With ``everything``: every K, SliceGPT's sequential calibration, the other two statistics, a Haar
-    orientation, other bits and codebooks, float32 and bfloat16, and a small model of every architecture. The KV paths
-    of a public report come first: two right ones, and two that are expected to fail.
+    Quickly: R1 to R4 and two layers per block at full width, per-layer, global and two layers per block sliced, in
+    float64, and a cache of 3 bits in float32. With ``everything``: all of these both ways, every K, SliceGPT's
+    sequential calibration, the other two statistics, a Haar orientation, other bits and codebooks, a layer in 4 bits,
+    float32 and bfloat16, and a small model of every architecture. The KV paths of a public report come first: two right
+    ones, and two that are expected to fail.
     """
     yield from historical_subjects(seed)
     yield from model_subjects(BUNDLED, everything=everything, seed=seed, device=device)
@@ -110,15 +111,16 @@ def model_subjects(
     yield from _rotations(calibration, seed)
     yield from cache_subjects(cast(original, torch.float32), inputs, windows, everything=everything)
     yield from rotated_pair(original, inputs, seed)
-    yield from rounded_layer(original, windows, seed)
+    if everything:
+        yield from rounded_layer(original, windows, seed)
     layers = original.config.num_hidden_layers
     blocks = sorted({k for k in (1, 2, 3, 4, 6, 12) if k < layers} | {layers})
     plans = QUICK if not everything else ("per-layer", "global", *(f"k-block:{k}" for k in blocks))
     for grouping in plans:
         if grouping.startswith("k-block") and int(grouping.partition(":")[2]) > layers:
             continue
-        # In a hurry, R1 to R4 above stand for one basis at full width.
-        yield from _path(original, inputs, calibration, grouping, pair=everything or grouping != "global")
+        # In a hurry, R1 to R4 above stand for one basis at full width, and two layers per block for bases that change.
+        yield from _path(original, inputs, calibration, grouping, pair=everything or grouping.startswith("k-block"))
     if everything:
         for change in ({"statistic": "unit_trace"}, {"statistic": "token_rms"}, {"orientation": "haar", "seed": seed}):
             yield from _path(original, inputs, calibration, "global", **change)

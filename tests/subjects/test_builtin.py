@@ -78,8 +78,7 @@ QUICK = [
     *ROTATIONS,
     *caches(6),
     "R1 R2 R3 R4 random-hadamard, full width",
-    "model.decoder.layers.6.fc2 in 4 bits behind a Hadamard rotation",
-    *both("per-layer"),
+    "per-layer, 25% sliced",
     "global, 25% sliced",
     *both("k-block:2"),
 ]
