@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ _MOST_DIMENSIONS = 64
 # Sizes of a tensor without elements, which no storage bounds: their product then stays far below 2**63.
 _LARGEST = 2**40
 _ENCRYPTED = 1
+_PART = 2**20
 _LOCAL_HEADER = 30
 _AGAIN = "copy the file again"
 
@@ -35,10 +37,13 @@ class Stored:
         First byte of the storage.
     view
         The window on that storage.
+    checksum
+        CRC-32 of the storage's bytes; 0 where ``torch.save`` was told to leave it out.
     """
 
     start: int
     view: View
+    checksum: int = 0
 
 
 def stored_tensors(path: Path) -> dict[str, Stored]:
@@ -72,19 +77,27 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
     if root + "byteorder" in records and _bytes(path, records[root + "byteorder"], 16) != b"little":
         raise RotcheckError(f"{path}: numbers are not stored little-endian; save it on another machine")
     found = interpret(_bytes(path, records[pickles[0]], PICKLE_BYTES), str(path))
-    starts: dict[str, tuple[int, int]] = {}
+    starts: dict[str, tuple[int, int, int]] = {}
     for key in {view.key for view in _views(path, found).values()}:
         if (entry := records.get(f"{root}data/{key}")) is None:
             raise RotcheckError(f"{path}: storage {key[:20]!r} is missing from the archive; {_AGAIN}")
-        starts[key] = (_start(path, entry), entry.file_size)
+        starts[key] = (_start(path, entry), entry.file_size, entry.CRC)
     return {name: _stored(path, name, view, *starts[view.key]) for name, view in found.items()}
 
 
 def read_stored(path: Path, name: str, stored: Stored) -> Tensor:
-    """One tensor, contiguous, in its own dtype."""
+    """One tensor, contiguous, in its own dtype, from a storage whose bytes have the checksum that was written.
+
+    Raises
+    ------
+    RotcheckError
+        The file ends before the tensor does, or its bytes were changed.
+    """
     view = stored.view
     if view.span == 0:
         return torch.empty(view.shape, dtype=view.dtype)
+    if stored.checksum and _checksum(path, name, stored) != stored.checksum:
+        raise RotcheckError(f"{path}: the bytes of {name!r} are not those that were written (CRC-32); {_AGAIN}")
     buffer = bytearray(view.span * view.dtype.itemsize)
     with path.open("rb") as file:
         file.seek(stored.start + view.offset * view.dtype.itemsize)
@@ -96,6 +109,17 @@ def read_stored(path: Path, name: str, stored: Stored) -> Tensor:
     return flat.as_strided(view.shape, view.stride).contiguous()
 
 
+def _checksum(path: Path, name: str, stored: Stored) -> int:
+    found, size = 0, stored.view.numel * stored.view.dtype.itemsize
+    with path.open("rb") as file:
+        file.seek(stored.start)
+        while size > 0 and (part := file.read(min(size, _PART))):
+            found, size = zlib.crc32(part, found), size - len(part)
+    if size:
+        raise RotcheckError(f"{path}: ends inside {name!r}; {_AGAIN}")
+    return found
+
+
 def _views(path: Path, found: object) -> Mapping[str, View]:
     if not isinstance(found, dict):
         raise RotcheckError(f"{path}: holds a {type(found).__name__}, not a dict of tensors; {CURE}")
@@ -105,7 +129,7 @@ def _views(path: Path, found: object) -> Mapping[str, View]:
     return found
 
 
-def _stored(path: Path, name: str, view: View, start: int, size: int) -> Stored:
+def _stored(path: Path, name: str, view: View, start: int, size: int, checksum: int) -> Stored:
     if view.numel * view.dtype.itemsize != size:
         raise RotcheckError(
             f"{path}: {name!r} lies in a storage of {view.numel} x {view.dtype}, stored in {size} bytes"
@@ -117,7 +141,7 @@ def _stored(path: Path, name: str, view: View, start: int, size: int) -> Stored:
             f"{path}: {name!r} has shape {_short(view.shape)} and stride {_short(view.stride)} at {view.offset}, more "
             f"than the {view.numel} elements of its storage; {_AGAIN}"
         )
-    return Stored(start=start, view=view)
+    return Stored(start=start, view=view, checksum=checksum)
 
 
 def _short(sizes: tuple[int, ...]) -> str:
@@ -133,10 +157,7 @@ def _bytes(path: Path, entry: zipfile.ZipInfo, most: int) -> bytes:
 
 
 def _start(path: Path, entry: zipfile.ZipInfo) -> int:
-    """First byte of a record's data, which is what is read: an archive of compressed records could unpack to any size.
-
-    The checksum is not looked at: torch.save can be told to leave it out.
-    """
+    """First byte of a record's data, which is what is read: compressed records could unpack to any size."""
     name = entry.filename[:80]
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
         raise RotcheckError(f"{path}: {name!r} is compressed or encrypted, as torch.save writes nothing; {CURE}")

@@ -225,6 +225,19 @@ class Architecture:
             given = getattr(self, field)
             if not isinstance(given, tuple) or not given:
                 raise RotcheckError(f"{where}: {field} is {given!r}; give a tuple, one or more")
+        for field, kind in (("branches", Branch), ("hidden", Hidden)):
+            given = getattr(self, field)
+            if not isinstance(given, tuple) or not all(isinstance(entry, kind) for entry in given):
+                raise RotcheckError(f"{where}: {field} is {given!r}; give a tuple of {kind.__name__}")
+        for field, kind in (("heads", Heads), ("experts", Experts)):
+            given = getattr(self, field)
+            if given is not None and not isinstance(given, kind):
+                raise RotcheckError(f"{where}: {field} is {given!r}; give one {kind.__name__}, or leave it out")
+        for call in (call for branch in self.branches for call in branch.call):
+            if self.heads is not None and self.heads.module in call.modules and not call.context:
+                raise RotcheckError(
+                    f"{where}: {self.heads.module} is called without context=True; attention takes masks and positions"
+                )
         names = [branch.name for branch in self.branches]
         if len(set(names)) < len(names):
             raise RotcheckError(f"{where}: branches are named {', '.join(names)}; give each a name of its own")

@@ -39,31 +39,36 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 """The declarations of this package, by model type."""
 
 
-@cache
 def declarations() -> Mapping[str, Architecture]:
-    """Every declaration by model type: this package's, then those of installed packages, which may not replace one.
+    """Every declaration by model type: this package's, then those of installed packages.
 
-    Raises
-    ------
-    RotcheckError
-        An entry point cannot be imported, is no `Architecture`, has another name than its model type, or has that of
-        a declaration that exists already.
+    One that is broken is left out here, and is an error where a model of its type is met: see `architecture_of`.
     """
-    found = dict(ARCHITECTURES)
+    return _collected()[0]
+
+
+@cache
+def _collected() -> tuple[Mapping[str, Architecture], Mapping[str, str]]:
+    """The declarations, and what is wrong with those that are broken, by model type."""
+    found, broken = dict(ARCHITECTURES), {}
     for point in entry_points(group=ENTRY_POINTS):
         owner = f"{ENTRY_POINTS} entry point {point.name} = {point.value!r}"
         try:
             value = point.load()
         except WRONG as error:
-            raise RotcheckError(f"{owner} cannot be loaded: {error}; repair or uninstall that package") from error
+            broken[point.name] = f"{owner} cannot be loaded: {error}; repair or uninstall that package"
+            continue
         if not isinstance(value, Architecture):
-            raise RotcheckError(f"{owner} is a {type(value).__name__}; let it name a rotcheck.models.Architecture")
-        if value.model_type != point.name:
-            raise RotcheckError(f"{owner} declares model type {value.model_type!r}; give both the same name")
-        if value.model_type in found:
-            raise RotcheckError(f"{owner}: model type {value.model_type!r} is declared already; uninstall one of them")
-        found[value.model_type] = value
-    return MappingProxyType(found)
+            broken[point.name] = f"{owner} is a {type(value).__name__}; let it name a rotcheck.models.Architecture"
+        elif value.model_type != point.name:
+            message = f"{owner} declares model type {value.model_type!r}; give both the same name"
+            broken |= {point.name: message, value.model_type: message}
+        elif value.model_type in found:
+            kind = value.model_type
+            broken[kind] = f"{owner}: model type {kind!r} is declared already; uninstall one of them"
+        else:
+            found[value.model_type] = value
+    return MappingProxyType(found), MappingProxyType(broken)
 
 
 def architecture_of(model_or_config: Any) -> Architecture:
@@ -72,7 +77,9 @@ def architecture_of(model_or_config: Any) -> Architecture:
     Raises
     ------
     RotcheckError
-        No declaration exists for the type, or a model comes without its language-model head.
+        No declaration exists for the type, or a model comes without its language-model head. An entry point for the
+        type cannot be imported, is no `Architecture`, has another name than its model type, or has that of a
+        declaration that exists already.
     """
     config = getattr(model_or_config, "config", model_or_config)
     model_type = getattr(config, "model_type", None)
@@ -81,7 +88,9 @@ def architecture_of(model_or_config: Any) -> Architecture:
             f"{type(model_or_config).__name__} has no config.model_type: pass a transformers model or its config"
         )
     name = model_type.removeprefix(SLICED_PREFIX)
-    known = declarations()
+    known, broken = _collected()
+    if name in broken:
+        raise RotcheckError(broken[name])
     if name not in known:
         raise RotcheckError(
             f"model type {name!r} is not declared (declared: {', '.join(sorted(known))}): describe it with a "

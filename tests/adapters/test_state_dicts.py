@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from rotcheck.adapters import read_state_dict
+from rotcheck.errors import RotcheckError
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -144,3 +145,25 @@ def test_the_kind_is_told_by_the_content(tmp_path, suffix):
     torch.save({"a": torch.ones(3)}, tmp_path / f"two{suffix}")
     for name in ("one", "two"):
         assert torch.equal(read_state_dict(tmp_path / f"{name}{suffix}")["a"], torch.ones(3))
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_changed_byte_of_a_tensor(tmp_path, checked):
+    """torch.save writes a checksum for each storage, unless it is told not to; nothing can be seen then."""
+    path, tensor = tmp_path / "state.pt", torch.arange(1.0, 41.0)
+    torch.serialization.set_crc32_options(checked)
+    try:
+        torch.save({"a": tensor, "b": torch.ones(3)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(read_state_dict(path)["a"], tensor)
+    content = bytearray(path.read_bytes())
+    content[content.index(tensor.numpy().tobytes()) + 7] ^= 1
+    path.write_bytes(bytes(content))
+    state = read_state_dict(path)
+    assert torch.equal(state["b"], torch.ones(3))
+    if checked:
+        with pytest.raises(RotcheckError, match=r"the bytes of 'a' are not those that were written \(CRC-32\)"):
+            state["a"]
+    else:
+        assert not torch.equal(state["a"], tensor)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rotcheck.models.declared import declarations
+from rotcheck.models.declared import _collected
 from rotcheck.slicing.sliced import classes
 
 
@@ -27,7 +27,7 @@ def installed(tmp_path, monkeypatch):
         forget()
 
     def forget():
-        declarations.cache_clear()
+        _collected.cache_clear()
         classes.cache_clear()
 
     monkeypatch.syspath_prepend(tmp_path)

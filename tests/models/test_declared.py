@@ -82,9 +82,9 @@ def test_it_is_gone_with_its_package():
 )
 def test_a_wrong_entry_point_is_one_clear_error(points, source, message, installed):
     installed(points, mine=source)
-    with pytest.raises(RotcheckError, match=message) as caught:
-        architecture_of(LlamaConfig())
     name = next(iter(points))
+    with pytest.raises(RotcheckError, match=message) as caught:
+        architecture_of(type("Config", (), {"model_type": name})())
     assert "\n" not in str(caught.value)
     assert name in str(caught.value)
 
@@ -93,7 +93,16 @@ def test_two_packages_that_declare_one_type(installed):
     installed({"gpt2": "mine:DECLARED"}, mine=SOURCE)
     installed({"gpt2": "yours:DECLARED"}, yours=SOURCE)
     with pytest.raises(RotcheckError, match=rf"{ENTRY_POINTS} entry point gpt2 = .*declared already; uninstall one"):
-        declarations()
+        architecture_of(GPT2Config())
+
+
+def test_a_broken_one_is_an_error_for_its_own_type_only(installed):
+    """Somebody else's package must not stop rotcheck from looking at other models."""
+    installed({"gpt2": "absent:DECLARED"})
+    assert architecture_of(LlamaConfig()) is ARCHITECTURES["llama"]
+    assert set(declarations()) == set(ARCHITECTURES)
+    with pytest.raises(RotcheckError, match="gpt2 = 'absent:DECLARED' cannot be loaded"):
+        architecture_of(GPT2Config())
 
 
 def test_an_unknown_type_is_told_how_to_be_declared():
