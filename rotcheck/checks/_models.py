@@ -17,7 +17,7 @@ from rotcheck.models.streams import record
 from rotcheck.outcome import Allowance, Distance
 from rotcheck.slicing.sliced import is_sliced
 from rotcheck.subjects.pair import ModelPair
-from rotcheck.subjects.running import Batch, cast, is_transformer, logit_error, logits
+from rotcheck.subjects.running import Batch, can_copy, cast, logit_error, logits
 from rotcheck.tolerance import UNIT_ROUNDOFF, Tolerance, dtype_name, measured
 
 CALLABLE_LENGTH = 2**14
@@ -60,7 +60,7 @@ def model_allowance(original: Any, batches: Sequence[Batch], dtype: torch.dtype,
     allowance for sums of `CALLABLE_LENGTH` terms.
     """
     fallback = Tolerance(storage=dtype_name(dtype), length=CALLABLE_LENGTH).allowance()
-    if not is_transformer(original):
+    if not can_copy(original):
         return fallback
 
     def error(kind: torch.dtype) -> float:

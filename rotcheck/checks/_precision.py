@@ -35,7 +35,8 @@ HINTS: Mapping[str, str] = MappingProxyType(
 def of_pair(subject: ModelPair) -> list[Measurement] | Missing | Undecided:
     """``after``, cast to each dtype, against ``before`` in float64: within the floor of that dtype, each time."""
     if subject.modules is None:
-        return Missing(argument="modules", reason="only transformers modules can be cast to other dtypes")
+        reason = subject.patched or "only transformers modules can be cast to other dtypes"
+        return Missing(argument="modules", reason=reason)
     stored = model_dtype(subject.after)
     if stored not in (torch.float32, torch.float64):
         return Undecided(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rotcheck.checking import Measurement, Missing, check
+from rotcheck.checking import Measurement, Missing, Undecided, check
 from rotcheck.checks._models import (
     centred,
     describe_site,
@@ -21,14 +21,14 @@ from rotcheck.outcome import Distance
 from rotcheck.subjects.calling import call, relative, to_float64
 from rotcheck.subjects.pair import ModelPair
 from rotcheck.subjects.running import cast, model_dtype
-from rotcheck.tolerance import dtype_name
+from rotcheck.tolerance import UNIT_ROUNDOFF, dtype_name
 from rotcheck.witness import Witness
 
 ALONE = Missing(argument="a rotated stream", reason="the stream was left alone, so its norms rightly keep their gains")
 
 
 @check(code="ROT204", kinds=["ModelPair"], needs=["modules"])
-def norm_fusion(subject: ModelPair, witness: Witness) -> list[Measurement] | Missing:
+def norm_fusion(subject: ModelPair, witness: Witness) -> list[Measurement | Undecided] | Missing:
     r"""What each norm of ``after`` puts out is a rotation of the original stream, normalised *without* its gain.
 
     A diagonal gain does not commute with a rotation, so it must move into the readers before rotating:
@@ -44,9 +44,10 @@ def norm_fusion(subject: ModelPair, witness: Witness) -> list[Measurement] | Mis
 
     Cannot see
     ----------
-    Whether the readers took the gain over (`equivalence` does). Not applicable where nothing is rotated between the
-    norms and their gains are the original's; undecided where all gains are one and biases zero, as in a freshly
-    initialised model.
+    Whether the readers took the gain over (`equivalence` does). Undecided at norms whose stream is another already, by
+    more than the means of its rows: what is wrong is before them (`streams`). Not applicable where nothing is rotated
+    between the norms and their gains are the original's; undecided where all gains are one and biases zero, as in a
+    freshly initialised model.
 
     References
     ----------
@@ -94,10 +95,16 @@ def _measure(
     own: torch.nn.Module,
     streams: tuple[Tensor, Tensor, Tensor],
     dtype: torch.dtype,
-) -> Measurement:
+) -> Measurement | Undecided:
     h, h_noisy, y = streams
     architecture = subject.architecture
     layernorm = architecture.norm == "layernorm"
+    if (error := _beside_means(y, h)) > _stream_floor(dtype, site, h, h_noisy):
+        return Undecided(
+            reason=f"the stream before the {site.name} is another already, so its norm cannot be compared",
+            needs=f"a stream that is a rotation of the original's: check streams names what wrote {site.name}",
+            facts=(("error of the stream, its means left out", error),),
+        )
     # Of the original itself: in its float64 copy the gain has its offset already.
     norm = subject.before.get_submodule(site.norm)
     eps = rms_eps(norm)
@@ -117,21 +124,50 @@ def _measure(
             h, eps, mean=not layernorm
         ),
     }
+    distances = tuple(
+        Distance(name=name, error=gram_error(output, value), separation=gram_error(value, expected))
+        for name, value in rivals.items()
+    )
+    allowed = floor_allowance(dtype, h.shape[-1], lambda _: gram_error(coarse, expected), rotations=2 * site.index + 2)
     return Measurement(
         claim=Distance(name="norms without gain", error=gram_error(output, expected)),
-        rivals=tuple(
-            Distance(name=name, error=gram_error(output, value), separation=gram_error(value, expected))
-            for name, value in rivals.items()
-        ),
-        allowed=floor_allowance(
-            dtype, h.shape[-1], lambda _: gram_error(coarse, expected), rotations=2 * site.index + 2
-        ),
+        rivals=distances,
+        allowed=allowed,
         verb="has",
         place=describe_site(site, found),
         witness=f"Gram matrix of {len(h)} normalised tokens, {dtype_name(dtype)}",
         hint="fold the norm's gain and bias into its readers, and its mean into the writers, before rotating",
-        needs="a model whose norms have gains other than one and streams whose rows have a mean",
+        needs=_needs(distances, allowed.value, dtype),
     )
+
+
+def _needs(rivals: tuple[Distance, ...], allowed: float, dtype: torch.dtype) -> str:
+    """What would tell the rivals that are too close: a finer dtype where their distance is no rounding of float64."""
+    finer = UNIT_ROUNDOFF["float64"] / UNIT_ROUNDOFF[dtype_name(dtype)]
+    near = [rival.separation for rival in rivals if not rival.separation > 2 * allowed]
+    if near and min(near) > 2 * allowed * finer:
+        return f"both models in a finer dtype: the rounding of {dtype_name(dtype)} hides gains and means this small"
+    return "a model whose norms have gains other than one and streams whose rows have a mean"
+
+
+def _beside_means(stream: Tensor, reference: Tensor) -> float:
+    """``|D|_F / |C C.T|_F`` of what Gram matrices differ by, other than by a mean, which adds ``n m m.T``.
+
+    C is the reference with its means removed. A stream ``H' = (C + m 1.T) U`` has ``H' H'.T = C C.T + n m m.T``,
+    so D is the difference without its largest eigenvalue.
+    """
+    plain = centred(reference)
+    expected = plain @ plain.T
+    difference = stream @ stream.T - expected
+    if not difference.isfinite().all():
+        return float("inf")
+    values = torch.linalg.eigvalsh(difference)
+    return (values[:-1].norm() / expected.norm()).item()
+
+
+def _stream_floor(dtype: torch.dtype, site: Site, h: Tensor, h_noisy: Tensor) -> float:
+    plain, noisy = centred(h), centred(h_noisy)
+    return floor_allowance(dtype, h.shape[-1], lambda _: gram_error(noisy, plain), rotations=2 * site.index + 2).value
 
 
 def _normalised(h: Tensor, eps: float, *, mean: bool) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rotcheck.checking import Broken, Finding, Measurement, Missing, check
+from rotcheck.checking import Broken, Finding, Measurement, Missing, Undecided, check
 from rotcheck.checks._heads import head_bases
 from rotcheck.checks._models import finite, influence, model_allowance
 from rotcheck.checks._online import absent, heads_path, hidden_path, rotation_at
@@ -30,6 +30,9 @@ LONGEST = 16
 """Tokens of the row on which the model runs, as in `one_sided_control`."""
 
 HINT = "turn keys behind RoPE and before the cache, queries behind RoPE by the basis of the key head that they read"
+
+
+NEEDS = "inputs on which attention depends on its scores"
 
 
 @check(code="ROT213", kinds=["ModelPair", "SlicedModel"], needs=["module"])
@@ -127,6 +130,10 @@ def _running(
     turning = tuple(site for site in heads if inner is None or not _is_identity(bases[site.layer]))
     if turning:
         yield _scores(model, row, turning, base, floor, what)
+    constant = base.mean(0, keepdim=True).expand_as(base)
+    if turning and not logit_error(constant, base) > 2 * floor.value:  # equal values are averaged by any scores alike
+        yield Undecided(reason="the logits are the same for every token, whatever attention attends to", needs=NEEDS)
+        turning = ()
     for site in turning:
         with queries_left(model, site):
             moved = logit_error(logits(model, [row], what=what), base)
@@ -192,7 +199,7 @@ def _scores(
         verb="gives",
         witness=f"{len(base)} tokens in float64, with and without the rotations of queries and keys",
         hint=HINT,
-        needs="inputs on which attention depends on its scores",
+        needs=NEEDS,
     )
 
 

@@ -51,7 +51,7 @@ def routing(subject: ModelPair, witness: Witness) -> list[Measurement] | Missing
     """
     architecture = subject.architecture
     if architecture.experts is None:
-        reason = f"a {architecture.model_type} has one feed-forward per layer"
+        reason = f"{architecture.model_type} has one feed-forward per layer"
         return Missing(argument="a mixture of experts", reason=reason)
     dtype = model_dtype(subject.after)
     exact, after = cast(subject.before, torch.float64), cast(subject.after, dtype)

@@ -18,7 +18,7 @@ from rotcheck.slicing.online import HiddenRotation
 from rotcheck.slicing.sharding import RowParallel, own_block, shard
 from rotcheck.slicing.sliced import is_sliced
 from rotcheck.subjects.pair import ModelPair
-from rotcheck.subjects.running import answer_dtype, cast, is_transformer, logit_error, logits, model_dtype
+from rotcheck.subjects.running import answer_dtype, can_copy, cast, logit_error, logits, model_dtype
 from rotcheck.tolerance import dtype_name
 from rotcheck.witness import Witness
 
@@ -49,10 +49,10 @@ def sharding(subject: ModelPair, witness: Witness) -> Measurement:
     Cornell-RelaxML/quip-sharp#58 (a full Hadamard matrix cannot be applied per shard).
     """
     batches = subject.batches
-    whole = cast(subject.after, torch.float64) if is_transformer(subject.after) else subject.after
+    whole = cast(subject.after, torch.float64) if can_copy(subject.after) else subject.after
     reference = logits(whole, batches, what=f"after of {subject}")
     dtype = answer_dtype(subject.sharded, batches, what=f"sharded of {subject}")
-    own = cast(subject.sharded, model_dtype(subject.sharded)) if is_transformer(subject.sharded) else subject.sharded
+    own = cast(subject.sharded, model_dtype(subject.sharded)) if can_copy(subject.sharded) else subject.sharded
     actual = logits(own, batches, what=f"sharded of {subject}")
     allowed = model_allowance(subject.after, batches, dtype, reference)
     rivals = [_distance("the same logits for every token", reference.mean(0).expand_as(reference), reference, actual)]
@@ -74,7 +74,7 @@ def sharding(subject: ModelPair, witness: Witness) -> Measurement:
 
 def _mistakes(subject: ModelPair) -> Iterator[tuple[str, Any]]:
     after = subject.after
-    if not is_transformer(after) or not is_sliced(after) or architecture_of(after).experts is not None:
+    if not can_copy(after) or not is_sliced(after) or architecture_of(after).experts is not None:
         return
     if not any(isinstance(module, HiddenRotation) for module in after.modules()):
         return

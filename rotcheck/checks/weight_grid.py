@@ -14,13 +14,13 @@ from rotcheck.outcome import Allowance, Distance
 from rotcheck.quantize.rounding import MOST_BITS
 from rotcheck.subjects.calling import to_float64
 from rotcheck.subjects.quantized_layer import QuantizedLayer
-from rotcheck.tolerance import Tolerance
+from rotcheck.tolerance import UNIT_ROUNDOFF, Tolerance, accumulator
 from rotcheck.witness import Witness
 
 CHANCE = Allowance(value=0.4, derivation="two channels in five: a few groups may have one scale by chance")
 
 SAFETY = 4.0
-"""Less than usual, because a residual is bounded and not fitted: see `_rounding`."""
+"""Less than usual, because a residual is bounded and not fitted: of the value, of both ends, and of their quotient."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +30,13 @@ class Channels:
     stored: Tensor
     continuous: Tensor
     index: Tensor
+    bias: Tensor
+
+    def bias_in_steps(self, span: int, bits: int) -> float:
+        """The largest bias in steps of the finest grid that a channel or group may have."""
+        grouped = self.stored.unflatten(1, (-1, span))
+        step = (grouped.amax(-1) - grouped.amin(-1)) / (2**bits - 1)
+        return (self.bias.abs().unsqueeze(-1) / torch.where(step > 0, step, torch.inf)).max().item()
 
     def worst(self, basis: Tensor | None, span: int, bits: int) -> tuple[float, str]:
         """The largest residual in steps, of the weight times ``basis``, and where it is."""
@@ -73,21 +80,29 @@ def weight_grid(subject: QuantizedLayer, witness: Witness) -> list[Measurement |
 def _channels(subject: QuantizedLayer, witness: Witness) -> Channels:
     order = torch.randperm(subject.out, generator=witness.generator("channels"))[: witness.rows]
     continuous = (to_float64(subject.weight) @ subject.applied)[order]
-    return Channels(stored=subject.stored[order], continuous=continuous, index=order)
+    bias = subject.bias[order] if callable(subject.quantized) else torch.zeros(len(order), dtype=torch.float64)
+    return Channels(stored=subject.stored[order], continuous=continuous, index=order, bias=bias)
 
 
-def _rounding(subject: QuantizedLayer) -> Allowance:
-    """Rounding of a value of up to ``2**bits`` steps, in steps: as it is stored, and as a product gives it.
+def _rounding(subject: QuantizedLayer, channels: Channels, span: int) -> Allowance:
+    """Rounding of a stored value in steps of its grid: as it is stored, and as a product gives it.
 
-    Three roundings meet in a residual, of the value and of both ends of its range.
+    Rounding to a unit u moves a value w by ``u |w|`` at most, and a residual by twice that of the largest one, because
+    its place is taken between the ends of the range, which are rounded too. With a fixed zero point ``|w|`` is at most
+    ``2**(bits - 1)`` steps, of a code times a step, rounded once; else ``2**bits`` steps, rounded twice, before an
+    offset is added and after. A bias that the product adds makes what is rounded larger by as much.
     """
-    dtype = coarsest(subject, subject.quantized)
-    return Tolerance(storage=dtype, length=subject.width, safety=SAFETY, kappa=2.0**subject.bits).allowance()
+    dtype, full = coarsest(subject, subject.quantized), 2.0**subject.bits
+    steps = full / 2 if subject.symmetric else 2 * full
+    steps += channels.bias_in_steps(span, subject.bits)
+    stored = 2 * UNIT_ROUNDOFF[dtype] * steps
+    summed = Tolerance(storage=accumulator(dtype), length=subject.width, safety=SAFETY, kappa=full)
+    return Allowance(value=stored + summed.value, derivation=f"2 u_{dtype} * {steps:.4g} steps + {summed.derivation}")
 
 
 def _basis(subject: QuantizedLayer, witness: Witness, note: str) -> Measurement:
     channels, span, bits = _channels(subject, witness), subject.settings.span(subject.width), subject.bits
-    u, allowed = subject.applied, _rounding(subject)
+    u, allowed = subject.applied, _rounding(subject, channels, span)
     error, place = channels.worst(None, span, bits)
     errors = {
         "W' @ basis.T (rotated after rounding)": channels.worst(u.T, span, bits)[0],
@@ -124,7 +139,8 @@ def _finer(channels: Channels, span: int, bits: int) -> dict[str, float]:
 
 
 def _granularity(subject: QuantizedLayer, witness: Witness) -> Measurement | Undecided:
-    channels, allowed = _channels(subject, witness), _rounding(subject)
+    channels = _channels(subject, witness)
+    allowed = _rounding(subject, channels, subject.group or subject.width)
     continuous = residuals(channels.continuous, subject.width, subject.bits).median().item()
     if not continuous > 2 * allowed.value:
         return Undecided(

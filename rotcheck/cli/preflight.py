@@ -60,6 +60,8 @@ def check_kinds(plan: str | None, sparsity: float | None, rotate: str | None, *,
     for kind in wanted:
         if kind not in ROTATIONS:
             raise RotcheckError(f"--rotate {rotate}: {kind!r} is not one of {', '.join(ROTATIONS)}")
+        if wanted.count(kind) > 1:
+            raise RotcheckError(f"--rotate {rotate}: {kind} is named twice: name each rotation once")
     if plan is not None and "R1" in wanted:
         raise RotcheckError(f"--rotate R1 and --plan {plan} both give the stream its bases: leave one of them out")
     return tuple(kind for kind in ROTATIONS if kind in wanted)
@@ -93,22 +95,33 @@ def texts(text: Path | None, eval_text: str, *, calibrated: bool = True) -> tupl
     return calibration, read_text(eval_text or bundled.evaluation_text())
 
 
+def check_model(name: str) -> None:
+    """Raise where the ``config.json`` of a directory holds no JSON object; transformers does not say so clearly."""
+    from rotcheck.models.directories import json_object
+    from rotcheck.models.loading import resolve
+
+    path = Path(resolve(name)) / "config.json"
+    if path.is_file() and os.access(path, os.R_OK):
+        json_object(path, cure="copy it again")
+
+
 def check_config(
     name: str,
     plan: str | None,
     schedule: Schedule | None,
     *,
     change: Any,
-    context: int,
+    context: int | None,
     rotations: Sequence[str] = (),
     family: str = "haar",
 ) -> None:
-    """What the configuration alone can refuse: the architecture, its stream, K, the widths, sizes, the context."""
+    """What the configuration alone can refuse: the architecture, its stream, K, widths, sizes, the context if any."""
     from rotcheck.models import architecture_of, sites
     from rotcheck.models.loading import is_sliced, load_config, resolve
     from rotcheck.slicing import parse
     from rotcheck.slicing.families import check_rotations
 
+    check_model(name)
     where = resolve(name)
     if is_sliced(where):
         raise RotcheckError(f"{where} holds a model that is already sliced: give the original")
@@ -121,7 +134,7 @@ def check_config(
     if rotations:
         check_rotations(config, rotations, family=family)
     longest = getattr(config, "max_position_embeddings", None)
-    if longest is not None and context > longest:
+    if longest is not None and context is not None and context > longest:
         raise RotcheckError(f"--context {context}: the model takes {longest} tokens: use at most that")
 
 
@@ -147,6 +160,7 @@ def check_cache_config(name: str, settings: Settings, *, context: int) -> None:
     from rotcheck.models.loading import load_config, resolve
     from rotcheck.spectral.recorder import layer_count, text_config
 
+    check_model(name)
     config = text_config(load_config(resolve(name)))
     layer_count(config)
     longest = getattr(config, "max_position_embeddings", None)

@@ -13,6 +13,7 @@ import typer
 
 from rotcheck.cli import preflight
 from rotcheck.cli.slice_work import Request, carry_out
+from rotcheck.errors import RotcheckError
 
 
 class Mode(enum.StrEnum):
@@ -97,15 +98,23 @@ def slice_model(
     preflight.check_plan(plan, mode=mode.value, change=change.value, given=[name for name in of_plan if of_plan[name]])
     calibration_text, evaluation_text = preflight.texts(text, eval_text, calibrated=plan is not None)
     family = (basis or Family.RANDOM_HADAMARD).value
+    has_windows = bool(calibration_text or evaluation_text)
     preflight.check_config(
-        model, plan, schedule, change=change.value, context=context, rotations=rotations, family=family
-    )
+        model, plan, schedule, change=change.value, context=context if has_windows else None, rotations=rotations,
+        family=family,
+    )  # fmt: skip
     import torch
 
     from rotcheck.models.loading import load_tokenizer
     from rotcheck.models.text import token_windows
 
-    tokenizer = load_tokenizer(model)
+    tokenizer, without = None, ""
+    try:
+        tokenizer = load_tokenizer(model)
+    except RotcheckError as error:
+        if has_windows:
+            raise
+        without = str(error)
     windows = max(1, tokens // context)
     request = Request(
         model=model,
@@ -130,6 +139,8 @@ def slice_model(
     )
     with _quiet_when_piped():
         lines = carry_out(request)
+    if without:
+        lines.append(("tokenizer", f"not written: {without}"))
     for label, value in lines:
         typer.echo(f"{label:<11} {value}")
 

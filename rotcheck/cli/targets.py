@@ -45,8 +45,10 @@ def subjects(
     if colon and all(part.isidentifier() for part in module.split(".")):
         return _from_module(module, attribute, target)
     _refuse_files(target)
+    from rotcheck.cli.preflight import check_model
     from rotcheck.subjects.builtin import model_subjects
 
+    check_model(target)
     return model_subjects(target, everything=everything, seed=seed, device=device, notify=notify)
 
 

@@ -102,6 +102,13 @@ def _online_key_lost(directory: Path) -> None:
     _edit_tensors(WEIGHTS, drop)(directory)
 
 
+def _one_eps(directory: Path) -> None:
+    path = directory / "config.json"
+    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    fields["norm_eps"][1] = 1e-5
+    path.write_text(json.dumps(fields), encoding="utf-8")
+
+
 def _drawn_again(plan: Plan) -> Plan:
     """As if the seed were the bases, and another one was at hand when they were written."""
     return random_plan(plan.hidden_size, LAYERS, "per-layer", seed=99)
@@ -243,6 +250,15 @@ DEFECTS = (
         issue="class B17 (drift, not orthogonal, low precision)",
         summary="the bases that are saved went through float16",
         plant=lambda seed: rotated(seed, stated=_through_half),
+        twin=rotated,
+        killed_by=CHECK,
+    ),
+    Defect(
+        name="one_norm_has_another_eps_on_disk",
+        kind=KIND,
+        issue="microsoft/TransformerCompression, rmsnorm eps fixed at 1e-5",
+        summary="one entry of norm_eps in config.json is 1e-5, the norm's own is 1e-6",
+        plant=lambda seed: rotated(seed, change=_one_eps),
         twin=rotated,
         killed_by=CHECK,
     ),

@@ -17,6 +17,7 @@ from transformers.masking_utils import eager_mask
 
 from rotcheck.errors import RotcheckError
 from rotcheck.models.declared import architecture_of
+from rotcheck.models.patched import patched
 
 ATTENTION = "rotcheck_exact"
 """Name of :func:`exact_attention` in transformers' table of attention functions."""
@@ -78,7 +79,15 @@ def cast_copy(model: nn.Module, dtype: torch.dtype) -> Any:
     """Copy of a model in another dtype whose computed buffers are left as they are.
 
     ``model.to(bfloat16)`` rounds RoPE's frequencies, which ``from_pretrained(dtype=bfloat16)`` does not.
+
+    Raises
+    ------
+    RotcheckError
+        For a model with a forward or a hook that would go on computing with the original: see
+        :func:`rotcheck.models.patched.patched`.
     """
+    if reason := patched(model):
+        raise RotcheckError(f"{type(model).__name__} cannot be copied: {reason}")
     copied = copy.deepcopy(model).to(dtype)
     stored = set(model.state_dict())
     for name, buffer in model.named_buffers():

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 BUNDLED = "bundled"
 """The name that stands for the tiny OPT of this package."""
 
+WORDS = ("a", "the", "0")
+"""What every tokenizer has ids for, if only those of an unknown word."""
+
+OWN_WORDS = 16
+"""How many words of the vocabulary are tried."""
+
 UNREADABLE = (
     ArithmeticError, AssertionError, AttributeError, KeyError, OSError, RuntimeError, StrictDataclassError, TypeError,
     ValueError,
@@ -166,12 +172,18 @@ def load_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(where)
-        found = tokenizer("a", add_special_tokens=False)["input_ids"]
+        found = {tuple(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in _words(tokenizer)}
     except UNREADABLE as error:
         raise RotcheckError(f"cannot load a tokenizer from {where}: {_first_line(error)}") from error
-    if not found:  # without files transformers invents one with no words
+    if len(found - {()}) < 2:  # without files transformers invents one that has no words, or one for all text
         raise RotcheckError(f"{where} has no tokenizer, or an empty one: copy tokenizer.json there")
     return tokenizer
+
+
+def _words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Some words, and some of the tokenizer's own: a small vocabulary may lack all others."""
+    own = sorted(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens))
+    return [*WORDS, *own[:OWN_WORDS]]
 
 
 def _hub_name(text: str) -> bool:

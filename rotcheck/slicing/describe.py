@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rotcheck.errors import RotcheckError
 from rotcheck.models.declared import architecture_of
 from rotcheck.models.sites import head_sites, hidden_sites
+from rotcheck.slicing.fields import function_fields
 from rotcheck.slicing.inner import InnerPlan
 from rotcheck.slicing.manifest import BASES, SCHEMA_VERSION, Basis, BasisManifest, Facts, Role, Stored, digest
 from rotcheck.slicing.plan import Plan
@@ -61,6 +62,7 @@ def describe(
         schema_version=SCHEMA_VERSION,
         model_type=config.base_model_type,
         hidden_size=config.hidden_size,
+        config=function_fields(config),
         file=None if private else BASES,
         bases=tuple(bases),
         tensors={

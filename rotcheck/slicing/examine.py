@@ -14,7 +14,7 @@ from rotcheck.outcome import Allowance, Distance, Outcome
 from rotcheck.slicing.contents import Held, bases, online_rotations, shortcuts
 from rotcheck.slicing.describe import stored_tensors
 from rotcheck.slicing.manifest import MANIFEST, BasisManifest, digest, read_manifest
-from rotcheck.slicing.statement import RESAVE, graph, wrong_model, wrong_places, wrong_tensors, wrong_uses
+from rotcheck.slicing.statement import RESAVE, graph, wrong_config, wrong_model, wrong_places, wrong_tensors, wrong_uses
 from rotcheck.slicing.store import load
 
 
@@ -37,6 +37,7 @@ def examine(manifest: BasisManifest, config: Any, tensors: Mapping[str, Tensor])
         if wrong := list(stage(facts, config)):
             yield from wrong
             return
+    yield from wrong_config(facts, config)
     if wrong := list(wrong_tensors(facts, tensors)):
         yield from wrong
         return

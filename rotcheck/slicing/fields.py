@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from typing import Any
 
@@ -9,7 +11,43 @@ from rotcheck.errors import RotcheckError
 from rotcheck.models.declared import architecture_of
 from rotcheck.models.sites import HeadSite, HiddenSite, Site, head_sites, hidden_sites, sites
 
-_PER_SITE = ("site_widths", "site_bases", "norm_divisor", "norm_eps")
+PER_SITE = ("site_widths", "site_bases", "norm_divisor", "norm_eps")
+# What loaders, writers and generation read, and the function of the weights does not depend on. Type and dtype have
+# statements of their own in a manifest.
+_WITHOUT_EFFECT = frozenset({
+    "architectures", "base_model_type", "bos_token_id", "chunk_size_feed_forward", "decoder_start_token_id", "dtype",
+    "eos_token_id", "id2label", "init_std", "initializer_range", "label2id", "model_type", "num_labels",
+    "output_attentions", "output_hidden_states", "pad_token_id", "problem_type", "return_dict", "sep_token_id",
+    "transformers_version", "use_cache",
+})  # fmt: skip
+
+
+def stored_names(config_class: type) -> frozenset[str]:
+    """Names under which a configuration class writes its fields: some are written as their `attribute_map` target.
+
+    With ``head_dim``, which the attention of several types (Qwen3-MoE) reads although their classes do not declare it.
+    """
+    own = {"head_dim", *(field.name for field in dataclasses.fields(config_class))}
+    return frozenset(own.union(getattr(config_class, "attribute_map", {}).values()))
+
+
+def function_fields(config: Any, *, changed: bool = False) -> dict[str, Any]:
+    """What a sliced configuration says of the function of its model, as JSON holds it.
+
+    Parameters
+    ----------
+    config
+        Of a sliced model.
+    changed
+        Only the fields that are not those of a configuration of this class without arguments.
+    """
+    names = stored_names(type(config)) - _WITHOUT_EFFECT
+    fields = config.to_dict()
+    if changed:
+        defaults = type(config)().to_dict()
+        fields = {name: value for name, value in fields.items() if name not in defaults or value != defaults[name]}
+    found: dict[str, Any] = json.loads(json.dumps({name: fields[name] for name in names & set(fields)}, sort_keys=True))
+    return found
 
 
 def check_fields(config: Any) -> tuple[Site, ...]:
@@ -20,7 +58,7 @@ def check_fields(config: Any) -> tuple[Site, ...]:
     RotcheckError
         A list of the wrong type or length, or an entry out of range.
     """
-    if all(getattr(config, field) is None for field in _PER_SITE):
+    if all(getattr(config, field) is None for field in PER_SITE):
         return ()
     found = sites(architecture_of(config), config)
     numbers = (int, float)
@@ -84,6 +122,6 @@ def online_hidden(config: Any) -> tuple[tuple[HiddenSite, tuple[int, ...]], ...]
         if not right or math.prod(sizes) != site.width:
             raise RotcheckError(
                 f"config.online_hidden[{site.index}] ({site.name}) is {sizes!r}; "
-                f"give sizes whose product is {site.width}"
+                f"give positive sizes whose product is {site.width}"
             )
     return tuple((site, tuple(sizes)) for site, sizes in zip(found, given, strict=True))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, with_config
 from safetensors import safe_open
 from torch import Tensor
 
@@ -139,11 +139,15 @@ class Stored:
 @with_config(_CLOSED)
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The whole of ``bases.json``. `file` is ``None`` where the bases are kept private and only their hashes stand."""
+    """The whole of ``bases.json``. `file` is ``None`` where the bases are kept private and only their hashes stand.
+
+    `config` is what the configuration says of the function: :func:`rotcheck.slicing.fields.function_fields`.
+    """
 
     schema_version: Literal[1]
     model_type: Name
     hidden_size: Size
+    config: Annotated[dict[Name, JsonValue], Field(min_length=1, max_length=2**10)]
     file: Literal["bases.safetensors"] | None
     bases: Annotated[tuple[Basis, ...], Field(min_length=1, max_length=2**17)]
     tensors: Annotated[dict[Name, Stored], Field(min_length=1, max_length=2**17)]
@@ -194,10 +198,13 @@ def read_manifest(directory: str | os.PathLike[str]) -> BasisManifest | None:
     Raises
     ------
     RotcheckError
-        A file that is damaged, another version, or a field or basis that is wrong: it is named.
+        A file that is damaged, another version, a field or basis that is wrong: it is named; or bases whose
+        ``bases.json`` is gone.
     """
     root = Path(directory)
     if not os.path.lexists(root / MANIFEST):
+        if os.path.lexists(root / BASES):
+            raise RotcheckError(f"{root}: {BASES} is there without its {MANIFEST}; copy both, or {CURE}")
         return None
     path = plain_file(root, MANIFEST)
     # first of all, because another version may have other fields
@@ -211,7 +218,9 @@ def read_manifest(directory: str | os.PathLike[str]) -> BasisManifest | None:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part)[:100] for part in first["loc"])
         text = " ".join(first["msg"].removeprefix("Value error, ").split())
-        raise RotcheckError(f"{path}: {where}: {text}{_given(first['input'])}; {CURE}") from error
+        # what does not fit together is of no one field
+        says = ": ".join(part for part in (str(path), where, text) if part)
+        raise RotcheckError(f"{says}{_given(first['input'])}; {CURE}") from error
     return BasisManifest(facts=facts, tensors={} if facts.file is None else _bases(plain_file(root, BASES), facts))
 
 

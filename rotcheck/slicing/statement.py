@@ -11,9 +11,11 @@ from torch import Tensor
 from rotcheck.checking import Broken
 from rotcheck.models.declared import architecture_of
 from rotcheck.models.sites import head_sites, hidden_sites, sites
+from rotcheck.slicing.fields import PER_SITE, function_fields
 from rotcheck.slicing.manifest import MANIFEST, Basis, Facts, Use
 from rotcheck.slicing.uses import Place, uses
 
+CONFIG = "config.json"
 RESAVE = "a manifest is written with the weights: save the model again with the plans that it was made with"
 
 
@@ -29,6 +31,35 @@ def wrong_model(facts: Facts, config: Any) -> Iterator[Broken]:
     for field, of_model in (("model_type", config.base_model_type), ("hidden_size", config.hidden_size)):
         if (stated := getattr(facts, field)) != of_model:
             yield Broken(what=f"is {of_model!r} by its config.{field}, {MANIFEST} is of {stated!r}", hint=RESAVE)
+
+
+def wrong_config(facts: Facts, config: Any) -> Iterator[Broken]:
+    """Fields of the configuration that bear on the function and are not what they were when the weights were hashed.
+
+    A field that the manifest does not name must have its default: a later transformers may add some.
+    """
+    own, stated = function_fields(config), facts.config
+    hint = "the weights need the configuration that they were saved with: copy its config.json again"
+    for name in sorted(set(stated) - set(own)):
+        yield Broken(what=f"has no config.{name}, {MANIFEST} names {stated[name]!r:.60}", place=CONFIG, hint=hint)
+    for name in sorted(set(function_fields(config, changed=True)) - set(stated)):
+        what = f"has config.{name} {own[name]!r:.60}, which {MANIFEST} does not name"
+        yield Broken(what=what, place=CONFIG, hint=hint)
+    for name in sorted(set(stated) & set(own)):
+        if own[name] != stated[name]:
+            where, held, named = _entry(name, own[name], stated[name], config)
+            what = f"has config.{where} {held!r:.60}, {MANIFEST} names {named!r:.60}"
+            yield Broken(what=what, place=CONFIG, hint=hint)
+
+
+def _entry(name: str, held: Any, named: Any, config: Any) -> tuple[str, Any, Any]:
+    """The field, or the first entry that differs in lists of one length, with the site that it is of."""
+    if not isinstance(held, list) or not isinstance(named, list) or len(held) != len(named):
+        return name, held, named
+    index = next(i for i, (one, two) in enumerate(zip(held, named, strict=True)) if one != two)
+    found = sites(architecture_of(config), config) if name in PER_SITE else ()
+    site = f" ({found[index].name})" if found else ""
+    return f"{name}[{index}]{site}", held[index], named[index]
 
 
 def wrong_places(facts: Facts, config: Any) -> Iterator[Broken]:

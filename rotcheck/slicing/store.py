@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from rotcheck.models.declared import SLICED_PREFIX, declarations
 from rotcheck.models.directories import json_object, plain_file, readable, written_at_once
 from rotcheck.models.loading import quiet
 from rotcheck.slicing.describe import describe, stored_tensors
-from rotcheck.slicing.fields import check_fields, online_hidden, online_queries
+from rotcheck.slicing.fields import check_fields, online_hidden, online_queries, stored_names
 from rotcheck.slicing.inner import InnerPlan
 from rotcheck.slicing.manifest import BASES, MANIFEST
 from rotcheck.slicing.plan import Plan
@@ -101,7 +100,8 @@ def load(directory: str | os.PathLike[str], dtype: torch.dtype | None = None) ->
 
     Everything is checked before memory is allocated for it: the path, the configuration's types, lengths and
     ranges, then the name and shape of every tensor in the file headers against the model that the
-    configuration describes. No code from the directory runs and no file outside it is read.
+    configuration describes. Then every number must be finite. No code from the directory runs and no file outside it
+    is read.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def _config(path: Path) -> PreTrainedConfig:
             raise RotcheckError(f"{path}: field {field!r} is not accepted in a sliced model; remove it")
     # A checkpoint's config may carry fields that transformers no longer knows; they are not needed, so not kept.
     # The dtype is that of the tensors.
-    known_fields = {field.name for field in dataclasses.fields(classes(name)[0])} - {"dtype"}
+    known_fields = stored_names(classes(name)[0]) - {"dtype"}
     fields = {field: value for field, value in fields.items() if field in known_fields}
     for field in ("num_attention_heads", "vocab_size", "hidden_size"):
         size = fields.get(field, 1)
@@ -213,8 +213,14 @@ def _tensors(root: Path, expected: dict[str, tuple[int, ...]]) -> tuple[dict[str
     for path in paths:
         with readable(path, cure=_CURE), safe_open(path, framework="pt") as opened:
             # Cloned, because a mapped file is not aligned and matrix products may then round otherwise.
-            tensors |= {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
+            tensors |= {name: _finite(path, name, opened.get_tensor(name).clone()) for name in opened.keys()}  # noqa: SIM118
     return tensors, next(iter(seen.values()))
+
+
+def _finite(path: Path, name: str, tensor: Tensor) -> Tensor:
+    if not tensor.isfinite().all():
+        raise RotcheckError(f"{path}: {name} has NaN or infinite values: the weights are damaged; {_CURE}")
+    return tensor
 
 
 def _headers(path: Path, expected: dict[str, tuple[int, ...]], seen: dict[str, torch.dtype]) -> dict[str, torch.dtype]:

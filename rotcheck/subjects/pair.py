@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from rotcheck.errors import RotcheckError
 from rotcheck.models.architecture import Architecture
 from rotcheck.models.declared import architecture_of
+from rotcheck.models.patched import patched
 from rotcheck.subjects.consumer import as_consumers
-from rotcheck.subjects.running import Batch, as_batches, is_transformer, model_name
+from rotcheck.subjects.running import Batch, as_batches, can_copy, is_transformer, model_name
 from rotcheck.tolerance import dtype_name
 
 
@@ -22,7 +23,8 @@ class ModelPair:
     ----------
     before, after : callable
         From token ids (B, T) to logits (B, T, V), or objects with ``.logits``. transformers modules can also be
-        copied, cast and looked into, so more checks apply to them.
+        copied, cast and looked into, so more checks apply to them; one whose forward or hook is a closure over itself
+        cannot be copied, and is only called.
     inputs : LongTensor (B, T), mapping with ``input_ids`` and ``attention_mask``, or a sequence of these
         More than one token per row, ids that reach every part of the vocabulary that matters.
     control : callable, optional
@@ -77,13 +79,22 @@ class ModelPair:
 
     @property
     def modules(self) -> bool | None:
-        """True when both sides are transformers modules, None otherwise (a check can then *need* it)."""
-        return True if is_transformer(self.before) and is_transformer(self.after) else None
+        """True when both sides are modules that can be copied, None otherwise (a check can then *need* it)."""
+        return True if can_copy(self.before) and can_copy(self.after) else None
 
     @property
     def module(self) -> Any:
-        """``after`` when it is a transformers module, else None."""
-        return self.after if is_transformer(self.after) else None
+        """``after`` when it is a transformers module that can be copied, else None."""
+        return self.after if can_copy(self.after) else None
+
+    @property
+    def patched(self) -> str:
+        """Why a side that is a transformers module cannot be copied; empty when nothing is in the way."""
+        for side in ("before", "after"):
+            model = getattr(self, side)
+            if is_transformer(model) and (reason := patched(model)):
+                return f"{side}: {reason}"
+        return ""
 
     @property
     def architecture(self) -> Architecture | None:

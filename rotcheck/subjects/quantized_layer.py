@@ -216,8 +216,14 @@ class QuantizedLayer:
     def stored(self) -> torch.Tensor:
         """The matrix (out, in) that rotated rows are multiplied with, float64."""
         if callable(self.quantized):
-            return self._product()
+            eye = torch.eye(self.width, dtype=torch.float64)
+            return (self._ran(self.quantized, eye, "the product", self.out) - self.bias).T
         return _finite(to_float64(self.quantized), f"the weight of {self}")
+
+    @property
+    def bias(self) -> torch.Tensor:
+        """What a product adds, (out,) float64."""
+        return self._ran(self.quantized, torch.zeros(self.width, self.width).double(), "the product", self.out)[0]
 
     def rounded(self, weight: torch.Tensor, moment: torch.Tensor | None = None) -> torch.Tensor:
         """What the layer's quantiser makes of a weight, or round-to-nearest as declared where it is not supplied."""
@@ -228,11 +234,6 @@ class QuantizedLayer:
         if hasattr(found, "dequantize") and not isinstance(found, torch.Tensor):
             found = call(found.dequantize, what=what)
         return _finite(to_float64(found, like=weight, what=what), what)
-
-    def _product(self) -> torch.Tensor:
-        eye = torch.eye(self.width, dtype=torch.float64)
-        bias = self._ran(self.quantized, torch.zeros_like(eye), "the product", self.out)
-        return (self._ran(self.quantized, eye, "the product", self.out) - bias).T
 
     def _ran(self, function: Callable[[Any], Any], rows: torch.Tensor, what: str, columns: int) -> torch.Tensor:
         fresh = rows.to(self.dtype, copy=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rotcheck.errors import RotcheckError, SubjectError
 from rotcheck.models.exact import cast_copy, exact, needs_exact
+from rotcheck.models.patched import patched
 from rotcheck.subjects.calling import call, describe
 
 Batch = dict[str, Tensor]
@@ -67,6 +68,11 @@ def is_transformer(model: Any) -> bool:
     return isinstance(model, PreTrainedModel)
 
 
+def can_copy(model: Any) -> bool:
+    """Whether this is a transformers model of which a copy computes with its own weights."""
+    return is_transformer(model) and not patched(model)
+
+
 def model_dtype(model: Any) -> torch.dtype | None:
     """dtype of the first floating parameter; None for a plain callable."""
     if not isinstance(model, nn.Module):
@@ -78,6 +84,11 @@ def cast(model: Any, dtype: torch.dtype) -> Any:
     """The model itself when it has this dtype already, else a copy cast to it; the original is untouched.
 
     A copy in float64 computes in float64 throughout: see :func:`rotcheck.models.exact.exact`.
+
+    Raises
+    ------
+    RotcheckError
+        Where a copy is needed and cannot be made: see :func:`rotcheck.models.patched.patched`.
     """
     if model_dtype(model) is dtype and not (dtype is torch.float64 and needs_exact(model)):
         return model

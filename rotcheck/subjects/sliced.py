@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from rotcheck.errors import RotcheckError
 from rotcheck.models.architecture import Architecture
 from rotcheck.models.declared import architecture_of
+from rotcheck.models.patched import patched
 from rotcheck.models.sites import Site
 from rotcheck.slicing.calibrate import Calibration
 from rotcheck.slicing.fields import check_fields
@@ -47,7 +48,8 @@ class SlicedModel:
     Raises
     ------
     RotcheckError
-        For a model that is not sliced, inputs that are not token ids, or an inner plan for another model.
+        For a model that is not sliced, inputs that are not token ids, an inner plan for another model, or one that a
+        copy cannot follow: see :func:`rotcheck.models.patched.patched`.
     """
 
     kind: ClassVar[str] = "SlicedModel"
@@ -69,6 +71,9 @@ class SlicedModel:
                 f"SlicedModel({type(self.model).__name__}) is not a sliced model: make it with "
                 "rotcheck.slicing.rotate_and_slice, or compare any two models with ModelPair"
             )
+        for argument in ("model", "original"):
+            if reason := patched(getattr(self, argument)):
+                raise RotcheckError(f"SlicedModel({argument}=...) cannot be copied: {reason}")
         if self.inner is not None:
             self.inner.check(self.architecture, self.model.config)
         object.__setattr__(self, "inputs", as_batches(self.inputs))

@@ -100,7 +100,7 @@ def test_no_such_model(refused_kv, model):
 def test_a_damaged_config(refused_kv, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
-    assert refused_kv(model="./broken").startswith("cannot read the configuration of ")
+    assert refused_kv(model="./broken").startswith("broken/config.json: not valid JSON (")
 
 
 def test_a_model_without_decoder_layers(refused_kv, tmp_path):

@@ -94,7 +94,8 @@ def test_a_damaged_manifest_is_one_line(refused, rotated):
 
 
 def test_without_manifest_the_check_does_not_apply(call, rotated):
-    (rotated / "bases.json").unlink()
+    for name in ("bases.json", "bases.safetensors"):
+        (rotated / name).unlink()
     assert call("run", "./cut", "--select", "basis_manifest").exit_code == 5
 
 
@@ -102,3 +103,36 @@ def test_a_damaged_model_is_one_line(refused, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "opt"}')
     assert "broken" in refused("run", "./broken")
+
+
+def test_bases_without_their_json_do_not_pass(refused, rotated):
+    (rotated / "bases.json").unlink()
+    assert "bases.safetensors is there without its bases.json" in refused("run", "./cut")
+
+
+@pytest.mark.parametrize(
+    ("field", "index", "value", "says"),
+    [
+        ("norm_eps", 2, 0.01, "config.norm_eps[2] (layer 1 attention input) 0.01"),
+        ("norm_divisor", 1, 39, "config.norm_divisor[1] (layer 0 feed-forward input) 39"),
+        ("activation_function", None, "gelu", "config.activation_function 'gelu', bases.json names 'relu'"),
+    ],
+)
+def test_an_edited_configuration_fails(call, rotated, field, index, value, says):
+    fields = json.loads((rotated / "config.json").read_text())
+    if index is None:
+        fields[field] = value
+    else:
+        fields[field][index] = value
+    (rotated / "config.json").write_text(json.dumps(fields))
+    result = call("run", "./cut", "--select", "ROT306")
+    assert result.exit_code == 1, result.output
+    assert says in " ".join(result.stdout.split())
+
+
+def test_a_number_that_is_not_finite_is_named(refused, rotated):
+    tensors = load_file(rotated / "model.safetensors")
+    name = "model.decoder.layers.1.fc1.weight"
+    tensors[name][2, 3] = float("nan")
+    save_file(tensors, rotated / "model.safetensors", metadata={"format": "pt"})
+    assert f"model.safetensors: {name} has NaN or infinite values" in refused("run", "./cut")

@@ -88,7 +88,16 @@ def test_no_such_model(refused_slice, model):
 def test_damaged_config(refused_slice, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
-    assert refused_slice(model="./broken").startswith("cannot read the configuration of ")
+    assert refused_slice(model="./broken").startswith("broken/config.json: not valid JSON (")
+
+
+@pytest.mark.parametrize(("text", "kind"), [("1", "int"), ("[]", "list"), ('"opt"', "str"), ("null", "NoneType")])
+@pytest.mark.parametrize("command", [["slice", "--out", "out", "--rotate", "R2"], ["quantize-kv"], ["run"]])
+def test_a_config_that_is_no_object(refused, tmp_path, command, text, kind):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.json").write_text(text)
+    message = refused(command[0], "./one", *command[1:])
+    assert message == f"one/config.json: holds a JSON {kind}, not an object; copy it again"
 
 
 def test_undeclared_architecture(refused_slice, tmp_path):

@@ -66,7 +66,7 @@ def test_one_command_rotates_everything_and_slices_nothing(rotated, tiny_llama, 
 
 @pytest.mark.parametrize(
     ("kinds", "seen"),
-    [("R1", []), ("R2", []), ("R3", ["queries"]), ("R4", ["hidden"]), ("R4,R3,R4", ["hidden", "queries"])],
+    [("R1", []), ("R2", []), ("R3", ["queries"]), ("R4", ["hidden"]), ("R4,R3", ["hidden", "queries"])],
 )
 def test_some_of_them(rotated, tiny_llama, kinds, seen):
     facts, model = rotated(tiny_llama("llama"), "--rotate", kinds, "--basis", "haar")
@@ -139,6 +139,7 @@ def refused_rotation(refused, tiny_llama, tmp_path):
             ["--plan", "global", "--sparsity", "0", "--rotate", "R1"],
             "--rotate R1 and --plan global both give the stream",
         ),
+        (["--rotate", "R2,R3,R2"], "--rotate R2,R3,R2: R2 is named twice: name each rotation once"),
         (["--rotate", "R5"], "--rotate R5: 'R5' is not one of R1, R2, R3, R4"),
         (["--rotate", "r1"], "--rotate r1: 'r1' is not one of"),
         (["--rotate", "R1,,R2"], "--rotate R1,,R2: '' is not one of"),
@@ -181,6 +182,25 @@ def test_an_undeclared_architecture_is_refused(refused_rotation, tmp_path):
 def test_a_rotated_model_is_not_rotated_again(rotated, refused_rotation, tiny_llama):
     rotated(tiny_llama("llama"), "--rotate", "R3", out="once")
     assert "already sliced" in refused_rotation("--rotate", "R2", model="./once")
+
+
+def test_without_windows_neither_tokenizer_nor_context_is_asked_for(call, tiny_llama, tmp_path):
+    """A model of 64 positions, and the default context of 256: no text is read."""
+    source = shutil.copytree(tiny_llama("llama"), tmp_path / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
+    arguments = ["--rotate", "R1,R2", "--eval-text", "none"]
+    result = call("slice", str(source), "--out", "out", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "tokenizer   not written: " in result.stdout
+    assert verify_manifest(tmp_path / "out") == ()
+    assert call("slice", tiny_llama("llama"), "--out", "spoken", *arguments).exit_code == 0
+    assert (tmp_path / "spoken" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("more", [[], ["--eval-text", "none", "--plan", "global", "--sparsity", "0"]])
+def test_where_windows_are_read_the_context_is_checked(refused, tiny_llama, more):
+    named = ["--rotate", "R2", "--basis", "haar", *more]
+    message = refused("slice", tiny_llama("llama"), "--out", "out", *named)
+    assert message == "--context 256: the model takes 64 tokens: use at most that"
 
 
 def test_post_norm_opt_has_its_inner_rotations(rotated, tmp_path):

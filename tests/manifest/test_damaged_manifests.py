@@ -28,9 +28,22 @@ def refused(one_line):
 
 
 def test_a_model_without_manifest(copied, one_line):
-    (copied / JSON).unlink()
+    for name in (JSON, BASES):
+        (copied / name).unlink()
     assert read_manifest(copied) is None
     one_line(lambda: verify_manifest(copied), "carries no bases.json; save the model with plan= or inner=")
+
+
+def test_bases_whose_json_is_gone(copied, refused, one_line):
+    """Not a model without manifest: someone removed the statement and left what it is about."""
+    (copied / JSON).unlink()
+    refused(copied, f"{BASES} is there without its {JSON}")
+    one_line(lambda: verify_manifest(copied), f"{BASES} is there without its {JSON}")
+
+
+def test_what_is_of_no_one_field_has_one_colon(copied, refused, change_json):
+    change_json(copied / JSON, ("bases", 0, "id"), "R1.1")
+    refused(copied, f"{JSON}: basis R1.1 is there twice; ")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "{'a': 1}", "[" * 100000, '{"schema_version": 1}'])
@@ -66,6 +79,9 @@ def test_another_schema_version(copied, refused, change_json, version):
         (("file",), "../model.safetensors", "file"),
         (("file",), ..., "file"),
         (("bases",), [], "bases"),
+        (("config",), ..., "config"),
+        (("config",), {}, "config"),
+        (("config",), [], "config"),
         (("bases", 0, "id"), "R1/../0", "bases.0.id"),
         (("bases", 0, "id"), "R1.1", "basis R1.1 is there twice"),
         (("bases", 0, "keys"), ["R1.1"], "key R1.1 is there twice"),

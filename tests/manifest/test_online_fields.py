@@ -28,11 +28,12 @@ HEADS, SIGNS = "model.layers.1.self_attn.rotation.bases", "model.layers.1.mlp.do
         (
             "online_hidden",
             [112, 112],
-            "online_hidden[0] (layer 0 feed-forward) is 112; give sizes whose product is 112",
+            "online_hidden[0] (layer 0 feed-forward) is 112; give positive sizes whose product is 112",
         ),
         ("online_hidden", [[112], [111]], "online_hidden[1] (layer 1 feed-forward) is [111]"),
         ("online_hidden", [[112], [0]], "online_hidden[1]"),
         ("online_hidden", [[112], [-112]], "online_hidden[1]"),
+        ("online_hidden", [[112], [-8, -14]], "is [-8, -14]; give positive sizes whose product is 112"),
         ("online_hidden", [[112], [112, True]], "online_hidden[1]"),
         ("online_hidden", [[112], [112.0]], "online_hidden[1]"),
         ("online_hidden", [[112], []], "online_hidden[1]"),

@@ -9,12 +9,16 @@ import socket
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from transformers.utils import logging
 
 from rotcheck.errors import RotcheckError
 from rotcheck.models import bundled
 from rotcheck.models.adversarial import adversarial_opt
 from rotcheck.models.loading import BUNDLED, is_sliced, load_model, load_tokenizer, quiet, resolve
+from rotcheck.models.tiny import adversarial_model
 from rotcheck.slicing import identity_plan, rotate_and_slice, save
 
 WEIGHT = "model.decoder.layers.1.fc1.weight"
@@ -262,6 +266,22 @@ def test_an_empty_tokenizer_is_not_invented(copy):
     with pytest.raises(RotcheckError) as caught:
         load_tokenizer(copy)
     assert one_line(caught).startswith(f"{copy} has no tokenizer, or an empty one: ")
+
+
+def test_a_tokenizer_with_one_id_for_all_text_is_not_invented(tmp_path):
+    """transformers makes a Gemma tokenizer of five special tokens from a configuration alone."""
+    adversarial_model("gemma", seed=1, layers=1).config.save_pretrained(tmp_path)
+    with pytest.raises(RotcheckError) as caught:
+        load_tokenizer(tmp_path)
+    assert one_line(caught).startswith(f"{tmp_path} has no tokenizer, or an empty one: ")
+
+
+def test_a_small_vocabulary_of_other_words_is_a_tokenizer(copy):
+    words = Tokenizer(WordLevel({"<unk>": 0, "blau": 1, "rot": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = Whitespace()
+    words.save(str(copy / "tokenizer.json"))
+    (copy / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"}')
+    assert load_tokenizer(copy)("rot blau")["input_ids"] == [2, 1]
 
 
 def test_quiet_is_quiet_and_puts_back(source, capsys):

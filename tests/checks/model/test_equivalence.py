@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from rotcheck.defects.boundary import EARLY, HEAD_BEFORE, HEAD_FIRST, OMITTED, TRANSPOSED
 from rotcheck.defects.fusion import MEANS, MISTAKES
+from rotcheck.models.adversarial import adversarial_batch
+from rotcheck.models.tiny import adversarial_model
 from rotcheck.outcome import Outcome
+from rotcheck.slicing import random_plan, rotate_and_slice
 from rotcheck.subjects.pair import ModelPair
 
 HEAD = "the head, or the readers of the last site: all streams agree"
@@ -158,3 +161,12 @@ def test_agreement_is_reported(build, judge):
     right, wrong = (dict(judge("equivalence", build.pair(steps=s)).facts) for s in (build.right, EARLY))
     assert right["top-1 agreement"] == 1.0
     assert 0.0 <= wrong["top-1 agreement"] < 1.0
+
+
+def test_an_eps_that_is_not_the_originals_is_named_with_both_values(fails):
+    model = adversarial_model("llama", seed=1, layers=2)
+    after = rotate_and_slice(model, random_plan(model.config.hidden_size, 2, "global", seed=1))
+    after.model.norm.eps = 0.05
+    verdict = fails("equivalence", ModelPair(model, after, inputs=adversarial_batch(model, seed=2)))
+    assert verdict.place.startswith("the head, or the readers of the last site")
+    assert verdict.hint == "model.norm of after adds eps 0.05, that of before 1e-06: build the norm with the same one"

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rotcheck.checks.norm_fusion import _normalised
+from rotcheck.checks.norm_fusion import _beside_means, _normalised
 from rotcheck.defects.fusion import MEANS, MISTAKES
 from rotcheck.outcome import Outcome
 from rotcheck.slicing import fuse, inner_plan, random_plan, rotate_and_slice
@@ -87,10 +87,45 @@ def test_the_eps_of_the_model_is_used(build, passes):
     passes("norm_fusion", replace(subject, after=fuse(subject.before)))
 
 
-def test_readers_are_out_of_sight_at_the_first_site(build, fails):
-    """What the readers hold shows at the next site only."""
-    steps = {m[0]: m[-1] for m in MISTAKES}["gain_not_folded"]
-    assert fails("norm_fusion", build.pair(steps=steps)).place.startswith("layer 0 feed-forward input")
+@pytest.mark.parametrize(
+    "mistake", ["gain_not_folded", "norm_bias_dropped", "output_bias_not_rotated", "readers_transposed"]
+)
+def test_what_is_wrong_before_a_norm_is_not_its_fault(mistake, build, judge):
+    """What readers hold shows in the next stream, which is then no rotation of the original's."""
+    verdict = judge("norm_fusion", build.pair(steps={m[0]: m[-1] for m in MISTAKES}[mistake]))
+    assert verdict.outcome is Outcome.UNDECIDED, str(verdict)
+    assert "feed-forward input is another already" in verdict.headline
+    assert verdict.needs.startswith("a stream that is a rotation of the original's: check streams names what wrote")
+
+
+def test_a_gain_left_before_a_stream_that_is_wrong_is_named(build, fails):
+    """The first norm is unfused, so the streams after it are others, and it is named all the same."""
+    subject = build.pair(steps={m[0]: m[-1] for m in MISTAKES}["output_bias_not_rotated"])
+    decoder = subject.after.model.decoder
+    decoder.layers[0].self_attn_layer_norm.eps = 0.7
+    assert fails("norm_fusion", subject).place.startswith("layer 0 attention input")
+
+
+def test_the_part_beside_means():
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(9, 12, dtype=torch.float64, generator=generator)
+    moved = h + torch.randn(9, 1, dtype=torch.float64, generator=generator)
+    basis = torch.linalg.qr(torch.randn(12, 12, dtype=torch.float64, generator=generator)).Q
+    assert _beside_means(moved @ basis, h) < 1e-14
+    assert _beside_means(h @ basis, h) < 1e-14
+    assert _beside_means(moved @ (basis + basis[[1, *range(1, 12)]]), h) > 0.1
+    assert _beside_means(h * torch.nan, h) == float("inf")
+
+
+def test_a_coarse_dtype_that_hides_gains_is_what_is_named(build, judge):
+    subject = build.pair(dtype=torch.bfloat16)
+    for name, parameter in subject.before.named_parameters():
+        if "norm" in name:
+            parameter.data = torch.full_like(parameter, 1.0 if name.endswith("weight") else 0.0)
+            parameter.data[0] += 0.02
+    verdict = judge("norm_fusion", replace(subject, after=fuse(subject.before)))
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert verdict.needs.startswith("both models in a finer dtype: the rounding of bfloat16 hides gains and means")
 
 
 def test_a_fresh_model_cannot_decide(build, judge):

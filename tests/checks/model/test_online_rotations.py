@@ -23,6 +23,7 @@ from rotcheck.defects.online import MISTAKES
 from rotcheck.models import architecture_of, head_sites
 from rotcheck.models.adversarial import adversarial_batch
 from rotcheck.models.tiny import adversarial_model
+from rotcheck.outcome import Outcome
 from rotcheck.slicing import InnerPlan, inner_plan, random_plan, rotate_and_slice
 from rotcheck.slicing.online import HeadRotation
 from rotcheck.subjects.pair import ModelPair
@@ -268,3 +269,12 @@ def test_a_coarse_basis_is_made_orthogonal_before_it_is_tried():
     subject = made(dtype=torch.bfloat16)
     for basis in exact_copy(subject.after).get_submodule(ROTATION).bases:
         assert torch.allclose(basis.T @ basis, torch.eye(12, dtype=torch.float64), atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rotations", [("R3",), ("R3", "R4")])
+def test_equal_tokens_cannot_show_what_attention_attends_to(kind, rotations, judge):
+    subject = replace(made(kind, rotations=rotations), inputs=torch.full((2, 12), 5))
+    verdict = judge("online_rotations", subject)
+    assert verdict.outcome is Outcome.UNDECIDED, str(verdict)
+    assert verdict.needs == "inputs on which attention depends on its scores"

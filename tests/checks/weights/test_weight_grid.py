@@ -161,7 +161,8 @@ def test_any_two_numbers_are_on_a_grid(run, toy, case):
         (torch.float16, 5, "passed"),
         (torch.bfloat16, 2, "passed"),
         (torch.float16, 8, "undecided"),
-        (torch.bfloat16, 4, "undecided"),
+        (torch.bfloat16, 4, "passed"),
+        (torch.bfloat16, 8, "undecided"),
     ],
 )
 def test_as_stored_by_a_runtime(run, toy, case, dtype, bits, outcome):
@@ -207,3 +208,34 @@ def test_a_weight_that_is_not_finite(run, toy, case):
     weight, x, u = case
     verdict = run(NAME, toy(weight, x, u, stored=weight / 0))
     assert verdict.headline == "toy cannot be run: the weight of toy gives numbers that are not finite"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_no_right_layer_fails_in_any_dtype(run, toy, data, dtype, symmetric):
+    for seed in range(4):
+        weight, x = data(seed)
+        u = haar(40, seed=seed)
+        for bits, group in [(2, None), (4, None), (3, 8)]:
+            stored = rounded(weight @ u, bits, group, symmetric).to(dtype)
+            layer = toy(weight, x, u, bits, stored, group=group, symmetric=symmetric)
+            assert run.outcome(NAME, layer) in ("passed", "undecided")
+            if symmetric:
+                assert run(NAME, layer).claim.error < run(NAME, layer).allowed.value
+
+
+def test_four_bits_in_bfloat16_are_told_from_a_weight_rotated_after_rounding(run, toy, case):
+    weight, x, u = case
+    wrong = (rounded(weight, 4) @ u).to(torch.bfloat16)
+    assert run.matched(NAME, toy(weight, x, u, 4, wrong)) == AFTER
+
+
+def test_a_bias_that_the_product_adds_is_rounded_with_it(run, toy, case):
+    """In bfloat16 a bias of 40 steps rounds what is multiplied to a tenth of a step, which is no other grid."""
+    weight, x, u = case
+    stored = rounded(weight @ u, 4).to(torch.bfloat16)
+    bias = (40 * (stored.amax() - stored.amin()) / 15).expand(len(stored))
+    layer = toy(weight, x.to(torch.bfloat16), u, 4, lambda rows: rows @ stored.T + bias)
+    verdict = run(NAME, layer)
+    assert verdict.outcome is Outcome.UNDECIDED, str(verdict)
+    assert verdict.needs.startswith("a basis that is no permutation of axes")
