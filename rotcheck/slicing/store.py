@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from rotcheck.errors import RotcheckError
 from rotcheck.models.declared import SLICED_PREFIX, declarations
-from rotcheck.models.directories import json_object, plain_file, readable, written_at_once
+from rotcheck.models.directories import json_object, plain_file, written_at_once
 from rotcheck.models.loading import quiet
 from rotcheck.slicing.describe import describe, stored_tensors
 from rotcheck.slicing.fields import check_fields, online_hidden, online_queries, stored_names
@@ -25,14 +23,12 @@ from rotcheck.slicing.inner import InnerPlan
 from rotcheck.slicing.manifest import BASES, MANIFEST
 from rotcheck.slicing.plan import Plan
 from rotcheck.slicing.sliced import classes, is_sliced
+from rotcheck.slicing.stored_tensors import read_tensors
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _CURE = "save the model again"
 _MOST_LAYERS = 4096
 # Products of two sizes, in bytes, then stay far below 2**63.
 _LARGEST = 2**24
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Fields that make transformers fetch or run something that is not in the directory.
 _REFUSED = (
     "auto_map",
@@ -121,7 +117,7 @@ def load(directory: str | os.PathLike[str], dtype: torch.dtype | None = None) ->
     config = _config(plain_file(root, "config.json"))
     model_class = classes(config.base_model_type)[1]
     generation = _generation_config(root)
-    tensors, saved = _tensors(root, _shapes(model_class, config, root))
+    tensors, saved = read_tensors(root, _shapes(model_class, config, root))
     # Without a path, transformers does not look for adapters or remote files by itself.
     with quiet():
         model = model_class.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype or saved)
@@ -194,55 +190,6 @@ def _config(path: Path) -> PreTrainedConfig:
     except (StrictDataclassError, TypeError, AttributeError) as error:
         raise RotcheckError(f"{path}: {_line(error)}; save the model again") from error
     return config
-
-
-def _tensors(root: Path, expected: dict[str, tuple[int, ...]]) -> tuple[dict[str, Tensor], torch.dtype]:
-    files = [_WEIGHTS]
-    if not (root / _WEIGHTS).exists() and (root / _INDEX).exists():
-        table = json_object(plain_file(root, _INDEX), cure=_CURE).get("weight_map")
-        if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
-            raise RotcheckError(f"{root / _INDEX}: has no weight_map of file names; save the model again")
-        files = sorted(set(table.values()))
-    paths = [plain_file(root, name) for name in files]
-    seen: dict[str, torch.dtype] = {}
-    for path in paths:
-        seen |= _headers(path, expected, seen)
-    if missing := sorted(set(expected) - set(seen)):
-        raise RotcheckError(f"{paths[0]}: {len(missing)} tensors are missing, first {missing[0]}; save the model again")
-    tensors: dict[str, Tensor] = {}
-    for path in paths:
-        with readable(path, cure=_CURE), safe_open(path, framework="pt") as opened:
-            # Cloned, because a mapped file is not aligned and matrix products may then round otherwise.
-            tensors |= {name: _finite(path, name, opened.get_tensor(name).clone()) for name in opened.keys()}  # noqa: SIM118
-    return tensors, next(iter(seen.values()))
-
-
-def _finite(path: Path, name: str, tensor: Tensor) -> Tensor:
-    if not tensor.isfinite().all():
-        raise RotcheckError(f"{path}: {name} has NaN or infinite values: the weights are damaged; {_CURE}")
-    return tensor
-
-
-def _headers(path: Path, expected: dict[str, tuple[int, ...]], seen: dict[str, torch.dtype]) -> dict[str, torch.dtype]:
-    """Dtype of each tensor in a file, read without its data."""
-    with readable(path, cure=_CURE), safe_open(path, framework="pt") as opened:
-        headers = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
-        shapes = {name: tuple(header.get_shape()) for name, header in headers.items()}
-        stored = {name: str(header.get_dtype()) for name, header in headers.items()}
-    for name in sorted(shapes):
-        if name in seen or name not in expected:
-            what = "is there twice" if name in seen else "does not belong to this config"
-            raise RotcheckError(f"{path}: tensor {name} {what}; save the model again")
-        if shapes[name] != expected[name]:
-            raise RotcheckError(
-                f"{path}: {name} has shape {shapes[name]}, the config says {expected[name]}; save the model again"
-            )
-        if stored[name] not in _DTYPES:
-            known = ", ".join(_DTYPES)
-            raise RotcheckError(
-                f"{path}: {name} is stored as {stored[name]}, not as one of {known}; save the model again"
-            )
-    return {name: _DTYPES[dtype] for name, dtype in stored.items()}
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def test_unit_gains_leave_no_rival_without_gain(judge):
 def test_dense_models_have_no_routers(judge):
     verdict = judge("routing", rotated_pair(1, model_type="llama"))
     assert verdict.outcome is Outcome.NOT_APPLICABLE
-    assert "a llama has one feed-forward per layer" in verdict.headline
+    assert "llama has one feed-forward per layer" in verdict.headline
 
 
 def test_hooks_are_removed(fails):
