@@ -121,7 +121,7 @@ def test_gradients_pass_through_the_rotations(model):
         ({"online_hidden": [[80]]}, r"config.online_hidden has 1 entries, this model has 2 hidden sites"),
         ({"online_hidden": "all"}, r"config.online_hidden has str, this model has 2 hidden sites"),
         ({"online_hidden": [[112], [8, 10]]}, r"online_hidden\[1\] \(layer 1 feed-forward\) is \[8, 10\]; .* is 112"),
-        ({"online_hidden": [[112], []]}, r"online_hidden\[1\] .* is \[\]; give sizes whose product is 112"),
+        ({"online_hidden": [[112], []]}, r"online_hidden\[1\] .* is \[\]; give positive sizes whose product is 112"),
         ({"online_hidden": [[112.0], [112]]}, r"online_hidden\[0\] .* is \[112\.0\]"),
         ({"online_hidden": [[-2, -56], [112]]}, r"online_hidden\[0\] .* is \[-2, -56\]"),
     ],
